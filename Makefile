@@ -1,0 +1,71 @@
+# The front door. Every target makes the environment it needs; only python3, make and a package index are asked for.
+#
+#   make demo    the main job on real input: a census of Python's own standard library, a process per file
+#   make test    lint, types, the whole test suite, then its quick part on the other Pythons of this machine
+#   make check   lint and types only          make bench   Palpable beside its peers (takes long)
+
+PYTHON ?= $(shell sh tools/find-python)
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+PYTEST_ARGS ?=
+
+.PHONY: demo test test-quick test-other-pythons lint types format check bench clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/python examples/stdlib_census.py
+
+test: lint types
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python tools/other_pythons.py
+
+# What `tools/other_pythons.py` runs in an environment of each other Python.
+test-quick: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow and not stress" $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+check: lint types
+
+bench:
+	$(MAKE) VENV=.venv-bench .venv-bench/.bench
+	.venv-bench/bin/python -m benchmarks
+
+clean:
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# --- environments: each stamp is renewed when what it was made from has changed ---------------------------------
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt --upgrade pip
+	$(PIP) install -c constraints.txt --group build
+	$(PIP) install -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(PIP) install -c constraints.txt --group test
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) install -c constraints.txt --group dev
+	@touch $@
+
+# The original has our own name, so it lives in a folder beside the peers, never on their path.
+$(VENV)/.bench: $(VENV)/.runtime constraints-bench.txt
+	$(PIP) install -c constraints-bench.txt --group bench
+	$(PIP) install -c constraints-bench.txt --no-deps --target $(VENV)/original palpable
+	@touch $@
