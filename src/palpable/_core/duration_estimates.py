@@ -1,0 +1,38 @@
+"""How long tasks of a kind take, as far as seen: what sizes the batches of worker mode."""
+
+from __future__ import annotations
+
+BATCH_SECONDS = 0.002
+"""The work a process is handed ahead. Much less, and it idles between messages; much more, and a task behind a slow one
+waits longer before it is taken back."""
+BATCH_MAX = 128
+"""Tasks handed ahead at most; also keeps a socket buffer from filling."""
+WEIGHT = 0.2
+"""Of the newest duration in the running average."""
+KINDS_MAX = 10_000
+
+
+class DurationEstimates:
+    """Exponentially weighted averages of durations, by kind of task (its function)."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def learn(self, kind: str, seconds: float) -> None:
+        """Take the duration of a finished task into account. A long one counts at once, a short one slowly."""
+        known = self._seconds.get(kind)
+        if known is None:
+            if len(self._seconds) >= KINDS_MAX:
+                self._seconds.clear()
+            self._seconds[kind] = seconds
+        elif seconds > known * 4:
+            self._seconds[kind] = seconds
+        else:
+            self._seconds[kind] = known + WEIGHT * (seconds - known)
+
+    def batch_size(self, kind: str) -> int:
+        """Return how many tasks of this kind make a batch; 1 if nothing is known of it, or it takes long."""
+        seconds = self._seconds.get(kind)
+        if seconds is None:
+            return 1
+        return max(1, min(BATCH_MAX, int(BATCH_SECONDS / max(seconds, 1e-6))))

@@ -1,0 +1,73 @@
+"""What the engine orders, to be carried out one after the other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from palpable._core.task_record import TaskRecord
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """The base of every effect."""
+
+
+class StartRunner(Effect, frozen=True):
+    """Bind an idle task process to this new runner, as soon as there is one."""
+
+    runner_id: int
+    isolation: str
+
+
+class SendTasks(Effect, frozen=True):
+    """Hand these tasks to the runner, in this order, after telling it how many were taken back."""
+
+    runner_id: int
+    tasks: list[TaskRecord]
+    taken_back: int = 0
+
+
+class TakeBack(Effect, frozen=True):
+    """Take back what the runner has not begun; handle what it said until then, then report `TasksTakenBack`."""
+
+    runner_id: int
+
+
+class KillRunner(Effect, frozen=True):
+    """End the process of this runner with its whole tree."""
+
+    runner_id: int
+    is_graceful: bool = True
+    """SIGTERM and the grace time first."""
+
+
+class ReleaseWait(Effect, frozen=True):
+    """Tell the connection that its wait is over, and the task has a slot."""
+
+    connection_id: int
+    wait_id: int
+
+
+class RefuseWait(Effect, frozen=True):
+    """Tell the connection that its wait could never end."""
+
+    connection_id: int
+    wait_id: int
+    message: str
+
+
+class TaskFinished(Effect, frozen=True):
+    """The task has reached its final state."""
+
+    task: TaskRecord
+
+
+class TaskSettled(Effect, frozen=True):
+    """The process of a finished task is gone: its exit status and usage are known, its output is complete."""
+
+    task: TaskRecord
+
+
+class TaskForgotten(Effect, frozen=True):
+    """The retention limits dropped this task."""
+
+    task: TaskRecord

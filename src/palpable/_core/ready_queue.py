@@ -1,0 +1,74 @@
+"""The tasks that may start, by urgency, then priority, then age."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+from palpable._core.task_record import TaskRecord
+from palpable._core.task_state import State
+
+
+class ReadyQueue:
+    """A queue with few levels and many tasks: every call is constant time in the number of tasks.
+
+    A level is (-urgency, -priority); within a level tasks leave in the order they came. Entries are dropped lazily: one
+    whose task has left the level, or is no longer ready, is passed over.
+    """
+
+    def __init__(self) -> None:
+        self._levels: dict[tuple[int, int], deque[TaskRecord]] = {}
+        self._order: list[tuple[int, int]] = []
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, task: TaskRecord) -> None:
+        """Put a ready task at the end of its level; one that stands in another level moves."""
+        self._enter(task).append(task)
+
+    def put_back(self, task: TaskRecord) -> None:
+        """Put a task that had left the queue, but was not started, at the front of its level."""
+        self._enter(task).appendleft(task)
+
+    def _enter(self, task: TaskRecord) -> deque[TaskRecord]:
+        if task.level is None:
+            self._size += 1
+        level = (-task.urgency, -task.priority)
+        task.level = level
+        tasks = self._levels.get(level)
+        if tasks is None:
+            tasks = self._levels[level] = deque()
+            heapq.heappush(self._order, level)
+        return tasks
+
+    def remove(self, task: TaskRecord) -> None:
+        """Take a task out, wherever it stands. Does nothing if it is not in the queue."""
+        if task.level is not None:
+            task.level = None
+            self._size -= 1
+
+    def first(self) -> TaskRecord | None:
+        """Return the task that leaves next, without taking it."""
+        while self._order:
+            level = self._order[0]
+            tasks = self._levels[level]
+            while tasks:
+                task = tasks[0]
+                if task.level == level and task.state is State.READY and task.runner_id is None:
+                    return task
+                tasks.popleft()
+            del self._levels[level]
+            heapq.heappop(self._order)
+        return None
+
+    def take_first(self) -> TaskRecord | None:
+        """Take the task that leaves next."""
+        task = self.first()
+        if task is not None:
+            # `first` left it at the head of the first level.
+            self._levels[self._order[0]].popleft()
+            task.level = None
+            self._size -= 1
+        return task

@@ -1,0 +1,40 @@
+"""Which finished tasks are still kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from palpable._core.task_record import TaskRecord
+
+
+class Retention:
+    """Keeps finished tasks, the oldest first, up to a number and an age.
+
+    Args:
+        capacity: how many at most.
+        seconds: how long at most.
+    """
+
+    def __init__(self, capacity: int, seconds: float) -> None:
+        self.capacity = capacity
+        self.seconds = seconds
+        self._finished: deque[TaskRecord] = deque()
+
+    def __len__(self) -> int:
+        return len(self._finished)
+
+    def add(self, task: TaskRecord) -> None:
+        self._finished.append(task)
+
+    def drop(self, now: float) -> Iterator[TaskRecord]:
+        """Yield the tasks that are over a limit, and forget them."""
+        finished = self._finished
+        oldest = now - self.seconds
+        while finished and (len(finished) > self.capacity or (finished[0].finished_at or 0.0) <= oldest):
+            yield finished.popleft()
+
+    @property
+    def next_drop_at(self) -> float | None:
+        """When the oldest reaches its age; None if nothing is kept."""
+        return (self._finished[0].finished_at or 0.0) + self.seconds if self._finished else None

@@ -1,0 +1,77 @@
+"""All that the server knows of one task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from palpable._core.task_state import FINAL, Outcome, State
+
+
+class Wait(msgspec.Struct, eq=False):
+    """A thread of a running task blocks until all, or any, of some tasks have ended."""
+
+    task: TaskRecord
+    """The one that waits."""
+    connection_id: int
+    wait_id: int
+    remaining: set[str]
+    needs_all: bool
+    is_satisfied: bool = False
+
+
+class TaskRecord(msgspec.Struct, eq=False):
+    """One task. Only the engine changes it; times with `_at` are monotonic seconds."""
+
+    task_id: str
+    request: Any
+    """The client's request, opaque here; dropped when the task is final."""
+    name: str
+    function_key: str
+    isolation: str
+    sequence: int
+    """Order of arrival."""
+    submitted_at: float
+    connection_id: int = 0
+    """Who submitted it."""
+    timeout_seconds: float | None = None
+    priority: int = 0
+    ends_with_client: bool = False
+    parent_id: str = ""
+    depth: int = 0
+    """0 for a task submitted from outside; a sub-task is one deeper than its parent."""
+
+    state: State = State.READY
+    outcome: Outcome = Outcome.NONE
+    attempt: int = 0
+    urgency: int = 0
+    """Above 0: a running task waits for this one; the deeper the waiter, the more urgent."""
+    level: tuple[int, int] | None = None
+    """Where it stands in the ready queue; None: it does not."""
+    verdict: Outcome = Outcome.NONE
+    """How it shall end as soon as its runner's other tasks are out of the way."""
+    runner_id: int | None = None
+    """The runner it was handed to, also while it waits there for its turn."""
+    started_at: float | None = None
+    finished_at: float | None = None
+    waits: list[Wait] | None = None
+    """What its threads wait for."""
+    waited_by: list[Wait] | None = None
+    """The waits this task is in."""
+    followup_ids: list[str] | None = None
+
+    ending: Any = None
+    """What its process said of the end, opaque here; None if it said nothing, or the result was taken."""
+    exit_status: int | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    is_settled: bool = False
+    """Final, and nothing more will be learned of its process."""
+    is_taken: bool = False
+    """Its result was handed over; only the facts are kept, for lists."""
+    progress: tuple[float, float, str] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL

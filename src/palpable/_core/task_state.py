@@ -1,0 +1,77 @@
+"""The life of a task, as a table.
+
+Few states, many reasons: why a task ended is its `Outcome`, not a state. Nothing outside this module names a
+transition; `move` is the only way from one state to the next.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a task is in its life. The last three are final."""
+
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Move(StrEnum):
+    """What can happen to a task."""
+
+    START = "start"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    TAKE_BACK = "take back"
+    """It was presumed to have begun, but its process had not claimed it."""
+
+
+class Outcome(StrEnum):
+    """Why a task ended."""
+
+    NONE = ""
+    SUCCEEDED = "succeeded"
+    ERROR = "error"
+    """Its procedure raised."""
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    """Its process ended without an answer: a signal, an exit, a dead zygote."""
+    CANCELLED = "cancelled"
+    QUIT = "quit"
+    """The server stopped."""
+    REJECTED = "rejected"
+    """It could not be started at all."""
+
+
+TRANSITIONS: Final = {
+    (State.READY, Move.START): State.RUNNING,
+    (State.READY, Move.CANCEL): State.CANCELLED,
+    (State.READY, Move.FAIL): State.FAILED,  # the server stops before the task could run
+    (State.RUNNING, Move.SUCCEED): State.SUCCEEDED,
+    (State.RUNNING, Move.FAIL): State.FAILED,
+    (State.RUNNING, Move.CANCEL): State.CANCELLED,
+    (State.RUNNING, Move.TAKE_BACK): State.READY,
+}
+
+FINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class IllegalMove(RuntimeError):
+    """A task was told to do what its state does not allow: a bug of Palpable."""
+
+
+def move(state: State, what: Move) -> State:
+    """Return the state after `what`.
+
+    Raises:
+        IllegalMove: the table has no such pair.
+    """
+    try:
+        return TRANSITIONS[state, what]
+    except KeyError:
+        raise IllegalMove(f"a task that is {state} cannot {what}") from None

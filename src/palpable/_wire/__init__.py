@@ -1,0 +1,1 @@
+"""Bytes and messages: what crosses a process boundary, and how it is framed, proven and pickled."""

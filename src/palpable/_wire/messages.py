@@ -1,0 +1,465 @@
+"""The messages that cross a process boundary.
+
+Every message is a frozen, tagged struct, sent as one frame (`framing`). Three conversations use them:
+
+* client and server, over TCP or a Unix socket, after the handshake;
+* server and task process, over the private socket pair of that process. A task process is also a client:
+  it may send every request of the first section on its private socket, without a handshake;
+* server and zygote, over the control socket of that zygote.
+
+Compatibility: a new field has a default, a field never changes its type, a tag is never used again.
+Payloads are opaque bytes here: only task processes and clients unpickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+"""Raised when two versions can no longer understand each other; compared in the handshake."""
+
+Isolation = Literal["task", "worker"]
+Form = Literal["call", "chunk", "procedure"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The base of every message."""
+
+
+# --- shared parts -----------------------------------------------------------------------------------------------
+
+
+class TaskOptions(Message):
+    """How a task is to be run; one for all the tasks of a `SubmitTasks`."""
+
+    isolation: Isolation | None = None
+    """None: the server's default."""
+    timeout_seconds: float | None = None
+    """Wall time an attempt may take. None: the server's `task_timeout_seconds`."""
+    priority: int = 0
+    """Higher runs earlier."""
+    ends_with_client: bool = False
+    """Cancel the task when the connection that submitted it closes."""
+    is_followup: bool = False
+    """List the task in `followup_task_ids` of the task that submits it."""
+
+
+class TaskRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One task to run.
+
+    `form` says how `payload` is used:
+        "call":       (args, kwargs) pickled; the function is named by `function_key`; runs `function(*args, **kwargs)`
+        "chunk":      a list of params pickled; runs `[function(param) for param in params]`
+        "procedure":  a pickled `Procedure`; `function_key` is ""; runs `procedure.run(messenger)`
+    """
+
+    task_id: str
+    form: Form
+    function_key: str
+    """The hex BLAKE2b-128 digest of the pickled function, or ""."""
+    payload: bytes
+    name: str = ""
+    """What people see in lists: the qualified name of the function or procedure class."""
+
+
+class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the server knows of a task, result included: the answer to a question about it."""
+
+    task_id: str
+    state: str
+    """One of `palpable._core.task_state.State`."""
+    outcome: str = ""
+    """Why it ended: "" (not ended), succeeded, error, timeout, crashed, cancelled, quit, rejected, lost."""
+    payload: bytes | None = None
+    """The pickled return value (succeeded) or the pickled exception (failed by its own exception); else None."""
+    error_type: str = ""
+    """Qualified name of the exception's class."""
+    error_message: str = ""
+    traceback: str = ""
+    """The remote traceback, as text."""
+    followup_task_ids: tuple[str, ...] = ()
+    attempt: int = 0
+    elapsed_seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    exit_status: int | None = None
+    """Exit code of the task's process; minus the signal number if a signal ended it; None if not known (yet)."""
+    output_tail: str = ""
+    """The last lines the task printed; only for outcomes other than succeeded."""
+
+
+# --- client to server -------------------------------------------------------------------------------------------
+
+
+class SubmitTasks(Message, tag="submit"):
+    """Accept these tasks. Answered by `TasksAccepted` or `RequestFailed`.
+
+    Submitting an id that the server already knows changes nothing and is accepted (so that a client may send again).
+    """
+
+    request_id: int
+    tasks: list[TaskRequest]
+    functions: dict[str, bytes] = {}
+    """Pickled functions by key; each is sent once per connection, before or with the first task that names it."""
+    options: TaskOptions = TaskOptions()
+    delivery: Literal["push", "none"] = "push"
+    """push: the result is sent in a `ResultsPushed` when it is there, and removed once `ResultsReceived` says so.
+    none: it is kept for a later query."""
+    needs_exit: bool = False
+    """Push only after the process is gone, so that the report holds exit status and usage."""
+
+
+class ResultsReceived(Message, tag="received"):
+    """The client holds every result up to push number `sequence` of this connection. Not answered."""
+
+    sequence: int
+
+
+class QueryResults(Message, tag="query"):
+    """What became of these tasks? Answered by `ResultsFound`, once `mode` is satisfied or `wait_seconds` are over.
+
+    take: finished results are removed from the server once `ResultsReceived` acknowledges the answer's `sequence`.
+    """
+
+    request_id: int
+    task_ids: list[str]
+    wait_seconds: float = 0.0
+    """0: answer at once. Below 0: wait until the end."""
+    take: bool = True
+
+
+class BeginWait(Message, tag="wait"):
+    """Sent from inside a task only: a thread of it now blocks until all (or any) of these tasks have ended.
+
+    The task's slot is free meanwhile. Answered by `WaitOver` when they have ended *and* the task has a slot again;
+    the thread goes on only then. Unknown ids count as ended. A wait for itself or an ancestor is a `RequestFailed`.
+    """
+
+    wait_id: int
+    """Chosen like a request id; answered with `request_id=wait_id` on failure."""
+    task_ids: list[str]
+    needs: Literal["all", "any"] = "all"
+
+
+class EndWait(Message, tag="unwait"):
+    """Sent from inside a task only: the thread gave up that wait (its own timeout). Not answered."""
+
+    wait_id: int
+
+
+class CancelTasks(Message, tag="cancel"):
+    """End these tasks, running or not. Answered by `TasksCancelled`."""
+
+    request_id: int
+    task_ids: list[str]
+
+
+class ReadLogs(Message, tag="logs"):
+    """Send what this task printed. Answered by one or more `LogChunk`, the last with `is_last`."""
+
+    request_id: int
+    task_id: str
+    follow: bool = False
+    """Go on as it prints, until it has ended."""
+
+
+class StopReading(Message, tag="unlogs"):
+    """The client no longer wants the `LogChunk`s of `request_id`. Not answered."""
+
+    request_id: int
+
+
+class ListTasks(Message, tag="tasks"):
+    """Answered by `TaskList`, newest first."""
+
+    request_id: int
+    states: list[str] = []
+    """Only tasks in one of these states; empty: all."""
+    limit: int = 1000
+    task_ids: list[str] = []
+    """Only these; empty: all."""
+
+
+class GetStatus(Message, tag="status"):
+    """Answered by `StatusReport`."""
+
+    request_id: int
+
+
+class QuitServer(Message, tag="quit"):
+    """Stop the server. Answered by `Done`, before it stops."""
+
+    request_id: int
+
+
+# --- server to client -------------------------------------------------------------------------------------------
+
+
+class TasksAccepted(Message, tag="accepted"):
+    """All tasks of that `SubmitTasks` are accepted: each will reach a final state."""
+
+    request_id: int
+
+
+class RequestFailed(Message, tag="failed"):
+    """That request was refused as a whole; nothing of it was done."""
+
+    request_id: int
+    error: str
+    """The name of a class of `palpable.units.task_exceptions`, or "ValueError"."""
+    message: str
+
+
+class ResultsPushed(Message, tag="push"):
+    """Results of tasks submitted with delivery="push" on this connection."""
+
+    sequence: int
+    reports: list[TaskReport]
+
+
+class ResultsFound(Message, tag="found"):
+    """Answer to `QueryResults`, in the order asked. None: no such task (unknown, expired, or already taken)."""
+
+    request_id: int
+    reports: list[TaskReport | None]
+    sequence: int = 0
+    """To acknowledge with `ResultsReceived` if not 0."""
+
+
+class WaitOver(Message, tag="wait-over"):
+    """Answer to `BeginWait`."""
+
+    wait_id: int
+
+
+class TasksCancelled(Message, tag="cancelled"):
+    """In the order asked: True if the task was not final and is now cancelled."""
+
+    request_id: int
+    cancelled: list[bool]
+
+
+class LogChunk(Message, tag="log"):
+    """A piece of what a task printed."""
+
+    request_id: int
+    data: bytes
+    is_last: bool = False
+    is_known: bool = True
+    """False: no such task."""
+
+
+class TaskInfo(Message):
+    """A task as lists show it; times are UTC, in seconds since the epoch."""
+
+    task_id: str
+    name: str
+    state: str
+    outcome: str = ""
+    isolation: Isolation = "task"
+    priority: int = 0
+    depth: int = 0
+    parent_id: str = ""
+    is_waiting: bool = False
+    attempt: int = 0
+    submitted_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    elapsed_seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    exit_status: int | None = None
+    error_type: str = ""
+    error_message: str = ""
+    worker: str = ""
+    pid: int | None = None
+    progress: tuple[float, float, str] | None = None
+    """done, total, note."""
+
+
+class TaskList(Message, tag="task-list"):
+    request_id: int
+    tasks: list[TaskInfo]
+
+
+class StatusReport(Message, tag="status-report"):
+    request_id: int
+    status: dict[str, Any]
+
+
+class Done(Message, tag="done"):
+    request_id: int
+
+
+# --- server to task process (besides the answers above) ---------------------------------------------------------
+
+
+class TaskOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One task to run now, in the order given."""
+
+    task_id: str
+    attempt: int
+    form: Form
+    function_key: str
+    payload: bytes
+    timeout_seconds: float | None = None
+    token: str = ""
+    """Proves to the server that a client speaks from inside this task; the task finds it in `PALPABLE_TASK_TOKEN`."""
+
+
+CLAIM = b"c"
+CLAIM_AT_ONCE = b"a"
+
+
+class RunTasks(Message, tag="run"):
+    """Run these, one after the other.
+
+    The first frame that a task process gets is a `RunTasks`. With isolation "task" it holds one task, and the process
+    exits after it. With "worker" the first frame carries one file descriptor: the read end of the *claim pipe*. The
+    server writes one byte into it for every task it sends; the process reads one byte before it starts each task, and
+    blocks there when there is none. So a task that was not claimed can be taken back by the server, which holds the
+    read end too: the kernel decides who got it, and tasks taken back are always the last ones sent.
+
+    The server sends the frame before it writes the bytes of its tasks. The process then knows after each claim that
+    the frames it needs are in its socket, and looks there, since a frame may take back what it has queued. A byte
+    `CLAIM_AT_ONCE` spares it that look: the server may write those until it first takes a task back from the process.
+    """
+
+    tasks: list[TaskOrder]
+    functions: dict[str, bytes] = {}
+    isolation: Isolation = "task"
+    taken_back: int = 0
+    """Worker mode: before queueing `tasks`, forget this many of the unclaimed tasks sent last."""
+    frame_number: int = 0
+    """Worker mode: counts the `RunTasks` of this process from 0. The byte in the claim pipe is this number modulo 256:
+    a process that claims a byte first reads frames until it has that one, so that it never starts a task which a
+    `taken_back` still on its way would have removed."""
+
+
+# --- task process to server (besides the requests above) ---------------------------------------------------------
+
+
+class TaskEnded(Message, tag="ended"):
+    """The task came to its end inside its process: returned or raised."""
+
+    task_id: str
+    is_successful: bool
+    payload: bytes | None = None
+    """The pickled return value, or the pickled exception; None if that exception cannot be pickled."""
+    error_type: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    cpu_seconds: float = 0.0
+    """Worker mode: used by this task. Task mode: 0, the server takes it from wait4."""
+    peak_memory_bytes: int = 0
+    """As above."""
+    elapsed_seconds: float = 0.0
+    """Wall time the task took, as its process saw it."""
+    imported: dict[str, float] = {}
+    """Top-level installed modules this task imported anew, with the seconds that cost."""
+    output_from: int = 0
+    """Worker mode: what this task printed is in the spool file from this byte"""
+    output_to: int = 0
+    """to this one (not included). Task mode: 0, the whole file is its output."""
+
+
+class TaskSaid(Message, tag="said"):
+    """A message through the messenger, for the task's log and the log files. level: DEBUG, INFO, WARNING, ERROR, PRINT."""
+
+    task_id: str
+    level: str
+    text: str
+
+
+class TaskProgressed(Message, tag="progress"):
+    task_id: str
+    done: float
+    total: float
+    note: str = ""
+
+
+# --- zygote to server --------------------------------------------------------------------------------------------
+
+
+class ZygoteReady(Message, tag="zygote-ready"):
+    """The imports are done; forking may begin."""
+
+    pid: int
+    preloaded: list[str] = []
+    refused: dict[str, str] = {}
+    """Modules that were not preloaded, and why (starts a thread, ImportError, ...)."""
+    source_files: dict[str, int] = {}
+    """The files of preloaded modules that are not installed ones, with their modification times in nanoseconds."""
+
+
+class ProcessesForked(Message, tag="forked"):
+    """New idle task processes. One file descriptor travels with the message for each: the server's end of its socket pair."""
+
+    pids: list[int]
+    spools: list[str]
+    """The name of each one's output file, in the spool folder. A spool name is used again after its process is gone."""
+
+
+class ProcessExit(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How one task process ended, from wait4."""
+
+    pid: int
+    exit_status: int
+    """Exit code, or minus the signal number."""
+    cpu_seconds: float
+    peak_memory_bytes: int
+    strays_killed: int = 0
+    """Descendants that had outlived it, and were killed."""
+
+
+class ProcessesExited(Message, tag="exited"):
+    exits: list[ProcessExit]
+
+
+# --- server to zygote --------------------------------------------------------------------------------------------
+
+
+class KeepAlive(Message, tag="keep"):
+    """Keep this many task processes alive, busy and idle together: fork whenever there are fewer. Never kills."""
+
+    count: int
+
+
+class EndProcess(Message, tag="end"):
+    """Kill this task process with its whole tree: SIGTERM to its group, after `grace_seconds` SIGKILL, then every stray."""
+
+    pid: int
+    grace_seconds: float = 0.0
+
+
+ClientRequest = (
+    SubmitTasks
+    | ResultsReceived
+    | QueryResults
+    | BeginWait
+    | EndWait
+    | CancelTasks
+    | ReadLogs
+    | StopReading
+    | ListTasks
+    | GetStatus
+    | QuitServer
+)
+ServerAnswer = (
+    TasksAccepted
+    | RequestFailed
+    | ResultsPushed
+    | ResultsFound
+    | WaitOver
+    | TasksCancelled
+    | LogChunk
+    | TaskList
+    | StatusReport
+    | Done
+)
+FromTaskProcess = ClientRequest | TaskEnded | TaskSaid | TaskProgressed
+ToTaskProcess = ServerAnswer | RunTasks
+FromZygote = ZygoteReady | ProcessesForked | ProcessesExited
+ToZygote = KeepAlive | EndProcess
