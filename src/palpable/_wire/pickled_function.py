@@ -1,0 +1,316 @@
+"""A function as bytes, known by their hash, and made again only when something it holds may have changed.
+
+A function of an importable module is pickled as its name, which stays. One that goes by value takes its code, defaults,
+closure and globals along as they are now: in a notebook `N = 1; def f(x): return x + N`, a later `N = 2` must reach the
+next task. So its pickle is used again only while every name it leads to, through other functions and classes by value
+too, still holds the identical object, and all of these objects are of kinds that never change. Otherwise it is pickled
+anew, which is always right, only slower (100 us instead of 1).
+
+Runs in: clients, and task processes that submit sub-tasks.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import logging
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+try:
+    from _blake2 import blake2b  # hashlib would load OpenSSL: 5 MB more in every process that is forked
+except ImportError:
+    from hashlib import blake2b
+
+from cloudpickle import cloudpickle
+
+from palpable._wire.by_value_pickler import dumps_by_value
+from palpable._wire.caller_classes import goes_by_value
+from palpable._wire.culprit import find_culprit
+from palpable.units.task_exceptions import NotPicklable
+
+
+class PickledFunction(NamedTuple):
+    """`key` is the hex BLAKE2b-128 digest of `data`; `name` is what people see in lists."""
+
+    key: str
+    data: bytes
+    name: str
+
+
+def dumps_function(function: Callable[..., Any]) -> PickledFunction:
+    """Return `function` pickled; about a microsecond when it was pickled before and nothing it holds can have changed.
+
+    Raises:
+        NotPicklable: it holds something that can't be pickled; the message names it.
+    """
+    if len(cloudpickle._PICKLE_BY_VALUE_MODULES) != _by_value_modules_count:
+        _forget_all()
+    entry = _cache.get(id(function))
+    if entry is not None and entry.refers_to() is function and (entry.held is None or entry.held.is_unchanged()):
+        return entry.pickled
+    return _dumps_anew(function)
+
+
+def name_of(function: Any) -> str:
+    """Return the qualified name of a function, or of what stands for one. Never raises."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        name = getattr(function, "__qualname__", None)
+        return name if isinstance(name, str) else type(function).__qualname__
+    except Exception:  # the callable is the user's, and may raise anything
+        return type(function).__qualname__
+
+
+def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
+    if not callable(function):
+        raise TypeError(f"function must be callable, not {function!r} (a {type(function).__qualname__})")
+    # Looked at before it is pickled: a change by another thread in between is then seen the next time.
+    held = _HeldValues()
+    is_stable = held.add(function)
+    name = name_of(function)
+    try:
+        data = dumps_by_value(function)
+    except Exception as error:  # __reduce__ and the like are the user's, and may raise anything
+        culprit = find_culprit(function, dumps_by_value)
+        raise NotPicklable(
+            f"the function {name!r} can't be pickled{f', because of its {culprit}' if culprit else ''}: {error}. "
+            f"Make that inside the function, or in a module that the function imports."
+        ) from error
+    pickled = PickledFunction(blake2b(data, digest_size=16).hexdigest(), data, name)
+    if is_stable:
+        _remember(function, None if held.is_empty else held, pickled)
+    return pickled
+
+
+# --- the cache --------------------------------------------------------------------------------------------------
+
+
+class _Entry(NamedTuple):
+    refers_to: Callable[[], Any]
+    """A weak reference: an id is used again after the function is gone."""
+    held: _HeldValues | None
+    """None: nothing that could change."""
+    pickled: PickledFunction
+
+
+_MAX_ENTRIES = 256
+_MAX_BYTES = 64 << 20
+
+_cache: dict[int, _Entry] = {}
+_by_value_modules_count = 0
+
+
+def _forget_all() -> None:
+    """`cloudpickle.register_pickle_by_value` was called: what went by its name may now go by value."""
+    global _by_value_modules_count
+    _by_value_modules_count = len(cloudpickle._PICKLE_BY_VALUE_MODULES)
+    _cache.clear()
+
+
+def _remember(function: Callable[..., Any], held: _HeldValues | None, pickled: PickledFunction) -> None:
+    key = id(function)
+    try:
+        reference = weakref.ref(function, lambda _: _cache.pop(key, None))
+    except TypeError:  # of a kind that has no weak references
+        return
+    _cache[key] = _Entry(reference, held, pickled)
+    if len(_cache) > _MAX_ENTRIES or len(pickled.data) > _MAX_BYTES // _MAX_ENTRIES:
+        _drop_oldest(key)
+
+
+def _drop_oldest(newest: int) -> None:
+    """Keep the cache within its limits; the newest entry always stays."""
+    entries = list(_cache.items())
+    size = sum(len(entry.pickled.data) for _, entry in entries)
+    count = len(entries)
+    for key, entry in entries:
+        if count <= _MAX_ENTRIES and size <= _MAX_BYTES:
+            return
+        if key != newest and _cache.pop(key, None) is not None:
+            count -= 1
+            size -= len(entry.pickled.data)
+
+
+# --- what a function holds ----------------------------------------------------------------------------------------
+
+_ABSENT = object()
+_MAX_HELD = 200
+"""Comparing more than this many objects takes longer than it is worth."""
+
+_CACHED_FUNCTION = type(functools.lru_cache(abs))
+_IMMUTABLE = frozenset(
+    {int, float, complex, str, bytes, bool, range, type(None), type(Ellipsis), type(NotImplemented), re.Pattern}
+)
+_IMMUTABLE_BY_NAME = frozenset(
+    {
+        ("datetime", "date"),
+        ("datetime", "datetime"),
+        ("datetime", "time"),
+        ("datetime", "timedelta"),
+        ("datetime", "timezone"),
+        ("decimal", "Decimal"),
+        ("fractions", "Fraction"),
+        ("pathlib", "PosixPath"),
+        ("pathlib", "PurePosixPath"),
+        ("pathlib._local", "PosixPath"),
+        ("pathlib._local", "PurePosixPath"),
+        ("uuid", "UUID"),
+        # What the methods of a dataclass hold.
+        ("dataclasses", "_DataclassParams"),
+        ("dataclasses", "_HAS_DEFAULT_FACTORY_CLASS"),
+        ("dataclasses", "_MISSING_TYPE"),
+    }
+)
+"""Named, not imported: most processes do without these modules."""
+_DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+_FIXED_WITH_ITS_CLASS = frozenset({"__annotations__", "__dataclass_fields__"})
+"""Dicts that are made with the class and only read after it."""
+
+
+class _HeldValues:
+    """Everything a function by value leads to, to tell whether any of it was replaced."""
+
+    def __init__(self) -> None:
+        self._functions: list[tuple[Any, Any, Any, Any]] = []
+        self._names: list[tuple[Callable[..., Any], str, Any]] = []
+        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._cells: list[tuple[Any, Any]] = []
+        self._seen: set[int] = set()
+        self._module_count = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._functions or self._names or self._sizes or self._cells or self._module_count)
+
+    def is_unchanged(self) -> bool:
+        """Whether every name still holds the identical object."""
+        try:
+            for function, code, defaults, keyword_defaults in self._functions:
+                if (
+                    function.__code__ is not code
+                    or function.__defaults__ is not defaults
+                    or function.__kwdefaults__ is not keyword_defaults
+                ):
+                    return False
+            for get, name, value in self._names:
+                if get(name, _ABSENT) is not value:
+                    return False
+            for cell, value in self._cells:
+                if cell.cell_contents is not value:
+                    return False
+        except ValueError:  # a cell was emptied
+            return False
+        for mapping, size in self._sizes:
+            if len(mapping) != size:
+                return False
+        # A submodule imported since would be pickled along with a function that names it.
+        return not self._module_count or self._module_count == len(sys.modules)
+
+    def add(self, value: Any) -> bool:
+        """Note `value` and all it leads to; False if any of it could change unseen."""
+        kind = type(value)
+        if kind in _IMMUTABLE or id(value) in self._seen:
+            return True
+        self._seen.add(id(value))
+        if len(self._seen) > _MAX_HELD:
+            return False
+        if kind is tuple or kind is frozenset:
+            return all(map(self.add, value))
+        if kind is types.FunctionType:
+            return self._add_function(value)
+        if kind is types.ModuleType:
+            return self._add_module(value)
+        if isinstance(value, type):
+            return self._add_class(value)
+        if isinstance(value, enum.Enum):  # pickled as class and value
+            return not goes_by_value(kind)
+        return self._add_callable(value) or (kind.__module__, kind.__qualname__) in _IMMUTABLE_BY_NAME
+
+    def _add_callable(self, value: Any) -> bool:
+        kind = type(value)
+        if kind is types.BuiltinFunctionType:
+            return self.add(value.__self__)
+        if kind is functools.partial:
+            # `func` and `args` can't be set; `keywords` is a dict that can.
+            return (
+                self.add(value.func)
+                and self.add(value.args)
+                and self._add_items(value.keywords)
+                and self._add_items(vars(value))
+            )
+        if kind is _CACHED_FUNCTION:
+            return cloudpickle._lookup_module_and_qualname(value) is not None or self.add(value.__wrapped__)
+        if kind is staticmethod or kind is classmethod:
+            return self.add(value.__func__)
+        if kind is property:
+            return all(map(self.add, (value.fget, value.fset, value.fdel)))
+        return kind is logging.Logger  # pickled as its name
+
+    def _add_module(self, module: types.ModuleType) -> bool:
+        if not cloudpickle._should_pickle_by_reference(module):
+            return False
+        if hasattr(module, "__path__"):
+            self._module_count = len(sys.modules)
+        return True
+
+    def _add_function(self, function: types.FunctionType) -> bool:
+        if cloudpickle._should_pickle_by_reference(function):
+            return True
+        code, defaults, keyword_defaults = function.__code__, function.__defaults__, function.__kwdefaults__
+        self._functions.append((function, code, defaults, keyword_defaults))
+        if not all(map(self.add, defaults or ())):
+            return False
+        if keyword_defaults and not self._add_items(keyword_defaults):
+            return False
+        if not self._add_items(vars(function)) or not all(map(self._add_hint, function.__annotations__.values())):
+            return False
+        for cell in function.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                return False
+            self._cells.append((cell, value))
+            if not self.add(value):
+                return False
+        for name in cloudpickle._extract_code_globals(code):
+            value = function.__globals__.get(name, _ABSENT)
+            self._names.append((function.__globals__.get, name, value))
+            if value is not _ABSENT and not self.add(value):
+                return False
+        return True
+
+    def _add_hint(self, hint: Any) -> bool:
+        """Note what an annotation holds: a class, a string, or an expression of `typing`."""
+        parts = getattr(hint, "__args__", None)
+        if isinstance(parts, tuple):
+            return all(map(self._add_hint, parts))
+        return type(hint).__module__ == "typing" or self.add(hint)
+
+    def _add_class(self, held: type) -> bool:
+        if not goes_by_value(held):
+            return True
+        if type(held) is not type:  # enums, abstract classes: their metaclass keeps state of its own
+            return False
+        if not all(map(self.add, held.__bases__)):
+            return False
+        attributes = vars(held)
+        self._sizes.append((attributes, len(attributes)))
+        for name, value in attributes.items():
+            self._names.append((attributes.get, name, value))
+            if name not in _FIXED_WITH_ITS_CLASS and type(value) not in _DESCRIPTORS and not self.add(value):
+                return False
+        return True
+
+    def _add_items(self, items: Mapping[str, Any]) -> bool:
+        self._sizes.append((items, len(items)))
+        for name, value in items.items():
+            self._names.append((items.get, name, value))
+            if not self.add(value):
+                return False
+        return True

@@ -1,0 +1,1 @@
+"""What a task does: objects with a `run(messenger)`."""

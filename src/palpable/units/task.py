@@ -1,0 +1,59 @@
+"""One request to run a procedure, with its id."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from palpable.procedures.procedure import Procedure
+
+_prefix = ""
+_counter = itertools.count(1)
+
+
+def new_task_id() -> str:
+    """Return an id no other task has: 32 hex digits, 20 random ones of this process and a count of 12.
+
+    80 random bits: a million processes share a prefix with a chance of 4e-13. Safe in threads and after a fork.
+    """
+    return f"{_prefix or _new_prefix()}{next(_counter):012x}"
+
+
+def _new_prefix() -> str:
+    # Two threads may both come here. Then both prefixes are used, and the common counter keeps the ids apart.
+    global _prefix
+    _prefix = os.urandom(10).hex()
+    return _prefix
+
+
+def _forget_prefix() -> None:
+    """A forked child counts on from the same number, so it must not share the prefix."""
+    global _prefix
+    _prefix = ""
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_prefix)
+
+
+class Task:
+    """What to run, under an id that is its own from the making.
+
+    Attributes:
+        procedure: what to do.
+        is_source_blocking: whether the task that submits this one waits for it.
+        task_id: a unique string.
+        timestamp: when it was made, in seconds since the epoch.
+    """
+
+    def __init__(self, procedure: Procedure, is_source_blocking: bool = False) -> None:
+        self.procedure = procedure
+        self.is_source_blocking = is_source_blocking
+        self.task_id = new_task_id()
+        self.timestamp = time.time()
+
+    def __repr__(self) -> str:
+        return f"<Task {self.task_id} {type(self.procedure).__qualname__}>"
