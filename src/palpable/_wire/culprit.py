@@ -92,7 +92,8 @@ def _listed_parts(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"attribute {name!r}", item
         for number, item in enumerate(getattr(value, "args", ()) if isinstance(value, BaseException) else ()):
             yield f"argument {number}", item
-        yield f"its class {type(value).__qualname__!r}", type(value)
+        if type(value).__module__ == "__main__" or "<locals>" in type(value).__qualname__:
+            yield f"its class {type(value).__qualname__!r}", type(value)
 
 
 def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
