@@ -309,10 +309,6 @@ class TaskOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Proves to the server that a client speaks from inside this task; the task finds it in `PALPABLE_TASK_TOKEN`."""
 
 
-CLAIM = b"c"
-CLAIM_AT_ONCE = b"a"
-
-
 class RunTasks(Message, tag="run"):
     """Run these, one after the other.
 
@@ -322,9 +318,9 @@ class RunTasks(Message, tag="run"):
     blocks there when there is none. So a task that was not claimed can be taken back by the server, which holds the
     read end too: the kernel decides who got it, and tasks taken back are always the last ones sent.
 
-    The server sends the frame before it writes the bytes of its tasks. The process then knows after each claim that
-    the frames it needs are in its socket, and looks there, since a frame may take back what it has queued. A byte
-    `CLAIM_AT_ONCE` spares it that look: the server may write those until it first takes a task back from the process.
+    The server sends a frame before it writes the bytes for the tasks in it, and each byte is the number of frames with
+    `taken_back` sent to this process so far, modulo 256. So a process that claims knows whether a frame is on its way
+    that takes back what it has queued, and reads that frame first.
     """
 
     tasks: list[TaskOrder]

@@ -1,0 +1,77 @@
+"""What the imports of a task cost, so that the dear ones can be preloaded.
+
+Runs in: installed in the zygote, after its own imports; at work in task processes.
+
+A finder at the head of `sys.meta_path` asks the other finders, as the import system would, and has the loader it gets
+note the time. It sees only modules that are not loaded yet, so a task that imports nothing new pays nothing. Times
+include the imports that a module makes itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MIN_SECONDS = 0.001
+"""Cheaper imports are not worth a word."""
+
+
+class ImportClock:
+    """A meta path finder that measures top-level modules of the standard library and of site-packages."""
+
+    def __init__(self) -> None:
+        self.costs: dict[str, float] = {}
+        """The seconds spent on each, by name."""
+        self._folders = installed_folders()
+
+    def take_costs(self) -> dict[str, float]:
+        """Return the costs since the last call."""
+        costs, self.costs = self.costs, {}
+        return costs
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or "." in name:
+            return None
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            find_spec = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
+            if spec is not None:
+                if spec.origin and spec.origin.startswith(self._folders):
+                    self._measure(name, spec.loader)
+                return spec
+        return None
+
+    def _measure(self, name: str, loader: Any) -> None:
+        execute = getattr(loader, "exec_module", None)
+        if execute is None or not hasattr(loader, "__dict__") or isinstance(loader, type):
+            return
+
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module  # the loader is as it was, also for whoever looks at it later
+            start = time.perf_counter()
+            try:
+                execute(module)
+            finally:
+                seconds = time.perf_counter() - start
+                if seconds >= MIN_SECONDS:
+                    self.costs[name] = round(seconds, 4)
+
+        loader.exec_module = exec_module
+
+
+def installed_folders() -> tuple[str, ...]:
+    """Return the folders of installed modules, each with a separator at its end."""
+    paths = sysconfig.get_paths()
+    folders = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]}
+    folders.update(path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages"))
+    return tuple(sorted(folder + os.sep for folder in folders))

@@ -1,0 +1,145 @@
+"""Strays: descendants of an ended process that are still there.
+
+Runs in: the zygote and the server; both are child subreapers, and so is every task process. A process whose parent
+ended becomes the child of the nearest subreaper above it. So as long as a task process lives, all its descendants stay
+below it, and when it ends, whatever it leaves becomes a child of the zygote (or of the server, once the zygote is gone
+too): also what called `setsid`, changed its process group, or forked twice. A child nobody here started is a stray.
+
+A child's pid cannot be given to another process before its parent waits for it, so killing by pid is safe here.
+
+Linux only. Elsewhere there are no subreapers: only the process group of a task is killed, and `children` is empty.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Container, Set
+
+SIGKILL = 9
+_READ_BYTES = 1 << 16
+
+
+class OwnChildren:
+    """The children of the thread that made this object, for a process with one thread. One system call per look."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        try:
+            self._fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # not Linux, or a kernel without CONFIG_PROC_CHILDREN
+            self._has_proc = os.path.isdir("/proc/self/task")
+
+    def has_more_than(self, count: int) -> bool:
+        """Whether there are more children than that, zombies included. As cheap as can be."""
+        if self._fd < 0:
+            return self._has_proc and len(self.pids()) > count
+        return self._read().count(b" ") > count
+
+    def pids(self) -> set[int]:
+        """The pids of all children, zombies included."""
+        if self._fd < 0:
+            return _children_by_stat() if self._has_proc else set()
+        return set(map(int, self._read().split()))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self) -> bytes:
+        data = os.pread(self._fd, _READ_BYTES, 0)
+        if len(data) < 2048:  # the kernel hands out a page at most at a time, so this was all
+            return data
+        pieces = [data]
+        position = len(data)
+        while piece := os.pread(self._fd, _READ_BYTES, position):
+            pieces.append(piece)
+            position += len(piece)
+        return b"".join(pieces)
+
+
+def children() -> set[int]:
+    """Return the pids of all children of this process, whichever thread started them, zombies included."""
+    found: set[int] = set()
+    try:
+        threads = os.listdir("/proc/self/task")
+    except FileNotFoundError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/self/task/{thread}/children", "rb") as file:
+                found.update(map(int, file.read().split()))
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/self/task/{thread}"):
+                return _children_by_stat()
+    return found
+
+
+def kill_strays(
+    known: Container[int], *, find: Callable[[], Set[int]] = children, give_up_seconds: float = 2.0
+) -> int:
+    """Kill and reap every child that is not in `known`, and what becomes a child by that, until none is left.
+
+    Args:
+        known: the pids of the children that are to stay.
+        find: returns the pids of all children.
+        give_up_seconds: a killed process can hang in the kernel (a dead network disk); it is not waited for longer.
+
+    Returns:
+        How many were killed. Children that had ended already are reaped and not counted.
+    """
+    killed = 0
+    hopeless: set[int] = set()
+    deadline = time.monotonic() + give_up_seconds
+    while strays := [pid for pid in find() if pid not in known and pid not in hopeless]:
+        alive = [pid for pid in strays if not _reap(pid)]
+        for pid in alive:
+            try:
+                os.kill(pid, SIGKILL)
+                killed += 1
+            except ProcessLookupError:
+                continue
+            except PermissionError:  # it runs as another user now
+                hopeless.add(pid)
+        hopeless.update(pid for pid in alive if not _reap(pid, max(0.0, deadline - time.monotonic())))
+    return killed
+
+
+def _reap(pid: int, timeout_seconds: float = 0.0) -> bool:
+    """Reap that child; return whether it is gone."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+        if timeout_seconds > 0:
+            _wait_for_end(pid, timeout_seconds)
+        return bool(os.waitpid(pid, os.WNOHANG)[0])
+    except ChildProcessError:
+        return True
+
+
+def _wait_for_end(pid: int, timeout_seconds: float) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(timeout_seconds * 1000)
+    finally:
+        os.close(pidfd)
+
+
+def _children_by_stat() -> set[int]:
+    """The slow way, for kernels without the `children` files: the parent of every process there is."""
+    found = set()
+    own = str(os.getpid()).encode()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    fields = file.read().rpartition(b") ")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if fields[1] == own:
+                found.add(int(entry))
+    return found

@@ -1,0 +1,287 @@
+"""A task process: born as a copy of the zygote, it waits for its orders, runs them, and answers.
+
+Runs in: the task process. Speaks with: the server, over its private socket.
+
+With isolation "task" it runs one task and is gone; with "worker" it runs many, each claimed from the claim pipe
+(see `RunTasks`). How a task can end:
+
+* it returns: `TaskEnded` with the pickled value;
+* it raises (KeyboardInterrupt, MemoryError and RecursionError too): `TaskEnded` with the pickled exception. A value
+  that can't be pickled is a failure too, `NotPicklable`;
+* it raises SystemExit: the process exits with that code, as a program would, and nothing is sent. To raise it in the
+  client would end the caller's program, which nobody who writes `sys.exit()` in a task means;
+* the process ends in any other way: nothing is sent, and the exit status says it all.
+
+After `TaskEnded` with isolation "task" the process is ended by `os._exit`, as `multiprocessing` ends its children: no
+`atexit` handlers, and without waiting for threads, daemons or not. Children that are left (a `multiprocessing.Pool`, a
+subprocess) are killed by the zygote.
+
+A process that the task forked and that comes back here, as if it were the task, is ended: its parent answers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import OrderedDict, deque
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from socket import AF_UNIX, SOCK_STREAM, socket
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from msgspec.structs import replace
+
+from palpable._wire.framing import FrameReader, encode_frame
+from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, ToTaskProcess
+from palpable._wire.payload import dumps_exception, dumps_result, loads
+from palpable._zygote import output
+
+try:
+    from palpable.units.messenger import Messenger, current_task, set_current_task
+except ImportError:
+    def set_current_task(m): pass
+    def current_task(): return None
+    def Messenger(*a): return None
+
+if TYPE_CHECKING:
+    from palpable._connection.connection import Connection
+    from palpable._zygote.import_costs import ImportClock
+
+SOCKET_FD = 63
+"""The private socket, in every task process. High, so that a task that closes everything and then opens files does not
+come to have a file there by chance; below 64, which is as many as the kernel's smallest table holds."""
+
+FIRST_READ_BYTES = 1 << 14
+NEXT_READ_BYTES = 1 << 18
+ANCILLARY_BYTES = 64
+RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+"""Of `ru_maxrss`."""
+WARM_UP_ROUNDS = 20
+MAX_FUNCTIONS = 100
+"""Unpickled functions a process keeps."""
+
+
+class TaskProcess:
+    """What a task process does after its birth. Made once, in the zygote, so that a fork need not make anything.
+
+    Args:
+        clock: measures imports.
+    """
+
+    def __init__(self, clock: ImportClock) -> None:
+        self._socket = socket(AF_UNIX, SOCK_STREAM, 0, fileno=SOCKET_FD)
+        self._reader: FrameReader[Any] = FrameReader(ToTaskProcess)
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._lock = Lock()
+        self._pid = 0
+        self._orders: deque[TaskOrder] = deque()
+        self._take_backs = 0
+        self._functions: OrderedDict[str, Any] = OrderedDict()
+        self._pickled_functions: dict[str, bytes] = {}
+
+    # --- the life of the process ----------------------------------------------------------------------------------
+
+    def live(self) -> NoReturn:
+        """Wait for the first frame, run what it orders, and end this process."""
+        self._pid = os.getpid()
+        data, ancillary, _, _ = self._socket.recvmsg(FIRST_READ_BYTES, ANCILLARY_BYTES)
+        while True:
+            if not data:
+                os._exit(0)  # no longer needed
+            messages = self._reader.feed(data)
+            if messages:
+                break
+            data = self._socket.recv(NEXT_READ_BYTES)
+        first = messages[0]
+        if first.isolation == "task":
+            self._pickled_functions = first.functions
+            self._run_alone(first.tasks[0])
+        for message in messages:
+            self._take_orders(message)
+        self._work(int.from_bytes(ancillary[0][2][:4], sys.byteorder))
+
+    def _run_alone(self, order: TaskOrder) -> NoReturn:
+        ended = self._attempt(order)
+        output.flush()
+        self._send_last(ended)
+        os._exit(0)
+
+    def _work(self, claim_fd: int) -> NoReturn:
+        """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
+        orders = self._orders
+        read = os.read
+        while True:
+            claim = read(claim_fd, 1)
+            if not claim:
+                os._exit(0)
+            if not orders or claim[0] != self._take_backs:
+                self._read_orders_for(claim[0])
+            order = orders.popleft()
+            start, start_children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
+            output_from = output.end()
+            ended = self._attempt(order)
+            output.flush()
+            end, end_children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
+            cpu_seconds = end[0] + end[1] - start[0] - start[1]
+            self._send_last(
+                replace(
+                    ended,
+                    cpu_seconds=cpu_seconds + end_children[0] + end_children[1] - start_children[0] - start_children[1],
+                    peak_memory_bytes=max(end[2], end_children[2]) * RSS_UNIT_BYTES,
+                    output_from=output_from,
+                    output_to=output.end(),
+                )
+            )
+
+    def warm_up(self) -> None:
+        """Run what a task process runs, in the zygote: code that has run before writes less to memory when it runs."""
+        from palpable._wire.payload import dumps_call, dumps_function
+
+        function = dumps_function(len)
+        payload = dumps_call(((),), {})
+        frame = encode_frame(
+            RunTasks(tasks=[TaskOrder("", 0, "call", function.key, payload)], functions={function.key: function.data})
+        )
+        for _ in range(WARM_UP_ROUNDS):
+            message = self._reader.feed(bytes(frame))[0]
+            self._take_orders(message)
+            encode_frame(self._attempt(self._orders.popleft()))
+            output.flush()
+            self._functions.clear()
+            self._pickled_functions = {}
+        set_current_task(None)
+
+    # --- one task -------------------------------------------------------------------------------------------------
+
+    def _attempt(self, order: TaskOrder) -> TaskEnded:
+        """Run the task; return what there is to say of it."""
+        environ = os.environb
+        environ[b"PALPABLE_TASK_ID"] = order.task_id.encode()
+        environ[b"PALPABLE_ATTEMPT"] = b"%d" % order.attempt
+        environ[b"PALPABLE_TASK_TOKEN"] = order.token.encode()
+        try:
+            payload = dumps_result(self._run(order))
+        except SystemExit as request:
+            self._exit(request)
+        except BaseException as error:
+            return self._failure(order, error)
+        imported = self._clock.take_costs() if self._clock.costs else {}
+        return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
+
+    def _run(self, order: TaskOrder) -> Any:
+        set_current_task(self._messenger(order))
+        form = order.form
+        if form == "procedure":
+            procedure = loads(order.payload)
+            return procedure.run(current_task())
+        function = self._function(order.function_key)
+        if form == "call":
+            args, kwargs = loads(order.payload)
+            return function(*args, **kwargs)
+        return [function(param) for param in loads(order.payload)]
+
+    def _function(self, key: str) -> Any:
+        functions = self._functions
+        if key in functions:
+            functions.move_to_end(key)
+            return functions[key]
+        function = functions[key] = loads(self._pickled_functions[key])
+        if len(functions) > MAX_FUNCTIONS:
+            functions.popitem(last=False)
+        return function
+
+    def _failure(self, order: TaskOrder, error: BaseException) -> TaskEnded:
+        try:
+            pickled = dumps_exception(error)
+        except BaseException as worse:  # memory is short, or a signal handler of the task raised
+            name = type(error).__qualname__
+            message = f"{name}; it could not be described: {type(worse).__qualname__}"
+            return TaskEnded(task_id=order.task_id, is_successful=False, error_type=name, error_message=message)
+        return TaskEnded(
+            task_id=order.task_id,
+            is_successful=False,
+            payload=pickled.payload,
+            error_type=pickled.error_type,
+            error_message=pickled.error_message,
+            traceback=pickled.traceback,
+            imported=self._clock.take_costs(),
+        )
+
+    def _exit(self, request: SystemExit) -> NoReturn:
+        """End this process as Python does for `sys.exit`."""
+        code = request.code
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+        output.flush()
+        os._exit((code or 0) & 0xFF)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _messenger(self, order: TaskOrder) -> Any:
+        deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
+        return Messenger(order.task_id, order.attempt, deadline, "", self._get_connection, self._send)
+
+    def _get_connection(self) -> Connection:
+        """Return the connection through which this process is a client; made when a task first asks for it."""
+        with self._lock:
+            if self._connection is None:
+                from palpable._connection.connection import Connection
+
+                self._connection = Connection(
+                    self._socket, reader=self._reader, inside_task=True, on_other=self._take_orders
+                )
+            return self._connection
+
+    def _send(self, message: Any) -> None:
+        """Send a message of the running task (TaskSaid, TaskProgressed)."""
+        if os.getpid() != self._pid:
+            return  # a child that the task forked; the socket is its parent's
+        with self._lock:
+            if self._connection is None:
+                self._socket.sendall(encode_frame(message))
+                return
+        self._connection.send(message)
+
+    def _send_last(self, ended: TaskEnded) -> None:
+        """Send the end of a task; end this process if that can't be done."""
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the task forked; its parent answers
+        try:
+            self._send(ended)
+        except OSError as error:
+            output.report(f"the answer of this task could not be sent: {error}. Did it close file descriptors?")
+            os._exit(1)
+
+    def _read_orders_for(self, claim: int) -> None:
+        """Read until the task that was claimed is the first in the queue.
+
+        A frame that is still in the socket may take back what is queued here. `claim` says how many such frames were
+        sent before the claimed task was; it may also be older than what was read already.
+        """
+
+        def is_first() -> bool:
+            return bool(self._orders) and not 0 < (claim - self._take_backs) % 256 < 128
+
+        while not is_first():
+            if self._connection is not None:
+                self._connection.read_until(is_first)
+                continue
+            data = self._socket.recv(NEXT_READ_BYTES)
+            if not data:
+                os._exit(0)  # the server is gone, or has no use for this process any more
+            for message in self._reader.feed(data):
+                self._take_orders(message)
+
+    def _take_orders(self, message: Any) -> None:
+        """Queue the tasks of a `RunTasks`, after forgetting those it takes back."""
+        if not isinstance(message, RunTasks):
+            return
+        for _ in range(message.taken_back):
+            self._orders.pop()
+        self._pickled_functions.update(message.functions)
+        self._orders.extend(message.tasks)
+        if message.taken_back:
+            self._take_backs = (self._take_backs + 1) % 256

@@ -1,0 +1,385 @@
+"""The zygote: a warm interpreter with one thread, that forks task processes and tells how they ended.
+
+Runs in: the zygote. Speaks with: the server, over the control socket. It runs no user code but imports.
+
+It keeps as many task processes alive as the server asks for, and forks another one as soon as one has ended. What
+costs time here is copying memory pages on write (about 4 us each, in the child above all), so everything a child needs
+is made before the first fork, and run once or more: the interpreter writes to code when it first runs it.
+
+After the server's end (the control socket is at its end) it kills all its task processes and exits.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import sys
+import time
+from _signal import (  # type: ignore[import-not-found]  # `signal` without its enums: cheaper in the child
+    SIG_DFL,
+    SIGCHLD,
+    SIGKILL,
+    SIGTERM,
+    set_wakeup_fd,
+    signal,
+)
+from array import array
+from collections.abc import Set
+from resource import RLIMIT_NOFILE, getrlimit
+from socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket, socketpair
+from typing import Any, NoReturn
+
+from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.messages import (
+    EndProcess,
+    KeepAlive,
+    ProcessesExited,
+    ProcessesForked,
+    ProcessExit,
+    ToZygote,
+    ZygoteReady,
+)
+from palpable._zygote import fork_hooks, os_calls, output, reseed
+from palpable._zygote.import_costs import ImportClock
+from palpable._zygote.preloading import ThreadStarted, preload, source_files
+from palpable._zygote.settings import ZygoteSettings
+from palpable._zygote.spools import Spools
+from palpable._zygote.strays import OwnChildren, kill_strays
+from palpable._zygote.task_process import RSS_UNIT_BYTES, SOCKET_FD, TaskProcess
+
+READ_BYTES = 1 << 16
+FORK_RETRY_SECONDS = 0.1
+"""After a fork that failed because the system is out of processes or memory."""
+MAX_FD = min(getrlimit(RLIMIT_NOFILE)[0], 1 << 16)
+"""No file descriptor of the zygote is as high as that."""
+
+
+def main(control_fd: int, settings_fd: int) -> NoReturn:
+    """Read the settings, import, then serve until the server is gone.
+
+    Args:
+        control_fd: the control socket.
+        settings_fd: a file with the settings, left by a zygote that started itself anew; -1: they are the first frame
+            on the control socket.
+    """
+    settings_reader: FrameReader[ZygoteSettings] = FrameReader(ZygoteSettings)
+    control = socket(fileno=control_fd)
+    control.set_inheritable(False)
+    settings = None
+    while settings is None:
+        # Byte by byte would be exact; the server sends nothing more before ZygoteReady, so all there is may be taken.
+        data = control.recv(READ_BYTES) if settings_fd < 0 else os.read(settings_fd, READ_BYTES)
+        if not data:
+            sys.exit("palpable: the zygote was given no settings")
+        for message in settings_reader.feed(data):
+            settings = message
+    if settings_fd >= 0:
+        os.close(settings_fd)
+    sys.path[:] = settings.sys_path
+    sys.argv = [""]
+    os.chdir(settings.cwd)
+    os_calls.become_subreaper()
+    before = set(sys.modules)
+    own_fds = open_fds()
+    try:
+        preloaded = preload(settings.preload, settings.refused)
+    except ThreadStarted as error:
+        _start_anew(control, settings, error.module)
+    ready = ZygoteReady(
+        pid=os.getpid(), preloaded=preloaded, refused=settings.refused, source_files=source_files(before)
+    )
+    Zygote(control, settings, keep_fds=open_fds() - own_fds).run(ready)
+
+
+def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoReturn:
+    """Replace this process by a new zygote that does not import `module`."""
+    if not module:
+        sys.exit("palpable: something in this Python environment starts a thread at every start of the interpreter; "
+                 "no processes can be forked from it")
+    settings.refused[module] = "it starts a thread when it is imported"
+    path = os.path.join(settings.spool_folder, f"{settings.name}.settings")
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
+    os.unlink(path)
+    os.write(fd, encode_frame(settings))
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.set_inheritable(fd, True)
+    control.set_inheritable(True)
+    arguments = sys.orig_argv.copy()
+    start = next(i for i, argument in enumerate(arguments) if argument.endswith("__main__.py"))
+    arguments[start + 1 : start + 3] = [str(control.fileno()), str(fd)]
+    os.execv(sys.executable, arguments)
+
+
+class Zygote:
+    """Forks task processes, waits for them, ends them.
+
+    Args:
+        control: the control socket.
+        settings: what the server wants.
+        keep_fds: file descriptors that preloaded modules opened; a task process keeps these.
+    """
+
+    def __init__(self, control: socket, settings: ZygoteSettings, keep_fds: Set[int] = frozenset()) -> None:
+        self._control = control
+        self._reader: FrameReader[Any] = FrameReader(ToZygote)
+        self._spools = Spools(settings.spool_folder, settings.name)
+        self._alive: dict[int, tuple[str, int]] = {}
+        """The spool file of each live task process, by pid."""
+        self._kill_at: dict[int, float] = {}
+        self._count = 0
+        self._fork_again_at = 0.0
+        self._pid = os.getpid()
+        self._clock = ImportClock()
+        self._children = OwnChildren()
+        self._gaps = _gaps_between({*keep_fds, SOCKET_FD})
+
+    def run(self, ready: ZygoteReady) -> NoReturn:
+        """Make everything ready for forking, say so, and serve."""
+        self._prepare()
+        self._send(ready)
+        while True:
+            self._run_once()
+
+    def _prepare(self) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
+        os_calls.unbuffer_c_stdout()
+        output.install()
+        fork_hooks.keep_native_id_true()
+        sys.meta_path.insert(0, self._clock)
+        sys.modules["__main__"] = type(sys)("__main__")
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup_fd = read_fd
+        set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        signal(SIGCHLD, _note_signal)
+        self._poll = select.poll()
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(read_fd, select.POLLIN)
+        self._seeds = reseed.find_generators()
+        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+        os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
+        theirs.close()
+        ours.close()
+        self._task_process = TaskProcess(self._clock)
+        os.close(SOCKET_FD)
+        self._task_process.warm_up()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    def _run_once(self) -> None:
+        """One turn: wait, then
+
+        1. read what the server says,
+        2. kill what got its time to end, and did not,
+        3. report what ended,
+        4. fork what is missing.
+        """
+        for fd, _ in self._poll.poll(self._wait_milliseconds()):
+            if fd == self._wakeup_fd:
+                os.read(fd, READ_BYTES)
+            else:
+                self._read()
+        if self._kill_at:
+            self._kill_overdue()
+        exits = self._collect_exits()
+        if exits:
+            self._send(ProcessesExited(exits=exits))
+        while len(self._alive) < self._count and self._fork():
+            pass
+
+    def _wait_milliseconds(self) -> float | None:
+        moments = list(self._kill_at.values())
+        if self._fork_again_at:
+            moments.append(self._fork_again_at)
+        if not moments:
+            return None
+        return max(0.0, min(moments) - time.monotonic()) * 1000 + 1
+
+    # --- talking --------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            data = self._control.recv(READ_BYTES)
+            messages = self._reader.feed(data)
+        except (ConnectionError, FrameError):
+            data, messages = b"", []
+        if not data:
+            self._end_all()
+        for message in messages:
+            if isinstance(message, KeepAlive):
+                self._count = message.count
+            elif isinstance(message, EndProcess):
+                self._end(message)
+
+    def _send(self, message: Any, fds: list[int] | None = None) -> None:
+        """Send, however long it takes: the server always reads."""
+        frame = encode_frame(message)
+        try:
+            sent = 0
+            if fds:
+                sent = self._control.sendmsg([frame], [(SOL_SOCKET, SCM_RIGHTS, array("i", fds))])
+            if sent < len(frame):
+                self._control.sendall(memoryview(frame)[sent:])
+        except ConnectionError:
+            self._end_all()
+
+    # --- forking --------------------------------------------------------------------------------------------------
+
+    def _fork(self) -> bool:
+        """Fork one task process and announce it; return False if the system has no room for one now."""
+        if self._fork_again_at > time.monotonic():
+            return False
+        self._fork_again_at = 0.0
+        spool = None
+        ends: tuple[socket, ...] = ()
+        try:
+            spool = self._spools.take()
+            ours, theirs = ends = socketpair(AF_UNIX, SOCK_STREAM)
+            os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
+            fork_hooks.run(fork_hooks.before)
+            pid = os_calls.fork()
+        except OSError as error:
+            print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
+            self._fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
+            if spool is not None:
+                self._spools.give_back(spool)
+            for end in ends:
+                end.close()
+            return False
+        if pid == 0:
+            self._be_born(spool[1])
+        fork_hooks.run(fork_hooks.after_in_parent)
+        self._alive[pid] = spool
+        self._send(ProcessesForked(pids=[pid], spools=[spool[0]]), [ours.fileno()])
+        # The task process's end is closed last, so that its end is never seen before its announcement.
+        ours.close()
+        theirs.close()
+        os.close(SOCKET_FD)
+        return True
+
+    def _be_born(self, spool_fd: int) -> NoReturn:
+        """What a new task process does first: become a process of its own."""
+        try:
+            set_wakeup_fd(-1)
+            signal(SIGCHLD, SIG_DFL)
+            os.setsid()
+            os_calls.die_with_parent()
+            os_calls.become_subreaper()
+            if os.getppid() != self._pid:  # the zygote died before it could be told of
+                os._exit(1)
+            os.dup2(spool_fd, 1)
+            os.dup2(spool_fd, 2)
+            for first, end in self._gaps:
+                os.closerange(first, end)
+            for hook in fork_hooks.after_in_child:
+                hook()
+            for seed in self._seeds:
+                seed()
+            gc.enable()
+            self._task_process.live()
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            output.flush()
+        finally:
+            os._exit(1)
+
+    # --- ending ---------------------------------------------------------------------------------------------------
+
+    def _end(self, order: EndProcess) -> None:
+        """Begin to end a process; `_kill_overdue` goes on if need be, and `_collect_exits` sees to what it leaves."""
+        pid = order.pid
+        if pid not in self._alive:
+            return  # it has ended meanwhile
+        if order.grace_seconds <= 0:
+            self._signal_group(pid, SIGKILL)
+            return
+        kill_at = time.monotonic() + order.grace_seconds
+        if pid in self._kill_at:
+            self._kill_at[pid] = min(self._kill_at[pid], kill_at)
+            return
+        self._kill_at[pid] = kill_at
+        self._signal_group(pid, SIGTERM)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for pid in [pid for pid, moment in self._kill_at.items() if moment <= now]:
+            del self._kill_at[pid]
+            self._signal_group(pid, SIGKILL)
+
+    def _signal_group(self, pid: int, number: int) -> None:
+        """Send a signal to a process that was not waited for yet, and to its group."""
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:  # it is so young that it has no group of its own yet
+            os.kill(pid, number)
+        except PermissionError:  # macOS: nothing but a zombie is left in the group
+            return
+
+    def _collect_exits(self) -> list[ProcessExit]:
+        """Reap every task process that has ended, kill what it left, and return how it ended."""
+        exits = []
+        while pid := _find_ended():
+            spool = self._alive.get(pid)
+            if spool is None:  # a stray that could not be killed in time, and has ended now
+                os.waitpid(pid, 0)
+                continue
+            # The zombie still holds the group's number: no other group can have it.
+            self._signal_group(pid, SIGKILL)
+            _, wait_status, usage = os.wait4(pid, 0)
+            del self._alive[pid]
+            self._kill_at.pop(pid, None)
+            strays = 0
+            if self._children.has_more_than(len(self._alive)):
+                strays = kill_strays(self._alive, find=self._children.pids)
+            self._spools.give_back(spool)
+            exits.append(
+                ProcessExit(
+                    pid,
+                    os.waitstatus_to_exitcode(wait_status),
+                    usage[0] + usage[1],
+                    usage[2] * RSS_UNIT_BYTES,
+                    strays,
+                )
+            )
+        return exits
+
+    def _end_all(self) -> NoReturn:
+        """The server is gone: kill every task process and what it leaves, and exit."""
+        for pid in self._alive:
+            self._signal_group(pid, SIGKILL)
+        for pid in self._alive:
+            os.waitpid(pid, 0)
+        kill_strays((), find=self._children.pids)
+        os._exit(0)
+
+
+def open_fds() -> set[int]:
+    """Return the file descriptors open in this process."""
+    return {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2}
+
+
+def _gaps_between(fds: set[int]) -> list[tuple[int, int]]:
+    """Return the ranges, from 3, in which none of `fds` is: first and end."""
+    gaps = []
+    first = 3
+    for fd in sorted(fds):
+        if fd > first:
+            gaps.append((first, fd))
+        first = fd + 1
+    return [*gaps, (first, MAX_FD)]
+
+
+def _find_ended() -> int:
+    """Return the pid of a child that has ended and was not waited for, or 0."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return found.si_pid if found else 0
+
+
+def _note_signal(_number: int, _frame: object) -> None:
+    """The signal itself does nothing: its byte in the wakeup pipe does."""

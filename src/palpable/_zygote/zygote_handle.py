@@ -1,0 +1,260 @@
+"""The server's handle on a zygote: starts it, gives it orders, hears from it.
+
+Runs in: the server, on its event loop (asyncio's own or uvloop). Speaks with: the zygote, over the control socket,
+without ever blocking.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.messages import (
+    EndProcess,
+    FromZygote,
+    KeepAlive,
+    Message,
+    ProcessesExited,
+    ProcessesForked,
+    ProcessExit,
+    ZygoteReady,
+)
+from palpable._zygote.settings import ZygoteSettings
+
+READ_BYTES = 1 << 16
+MAX_FDS_PER_MESSAGE = 253
+"""The kernel's limit (SCM_MAX_FD)."""
+
+ForkedProcess = tuple[int, socket.socket, str]
+"""Pid, the server's end of its socket pair (non-blocking), the path of its spool file."""
+
+
+class ZygoteHandle:
+    """One zygote and its task processes, seen from the server.
+
+    The callbacks run on the event loop. `on_died` is called once, last of all, when the zygote is gone and reaped,
+    however it came to that; its task processes are dead or dying by then (see `die_with_parent`).
+
+    Args:
+        settings: for the zygote.
+        on_ready: the imports are done.
+        on_forked: there are new idle task processes.
+        on_exited: task processes have ended, and whatever they had started.
+        on_died: the zygote is gone.
+    """
+
+    def __init__(
+        self,
+        settings: ZygoteSettings,
+        *,
+        on_ready: Callable[[ZygoteReady], None],
+        on_forked: Callable[[list[ForkedProcess]], None],
+        on_exited: Callable[[list[ProcessExit]], None],
+        on_died: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._on_ready = on_ready
+        self._on_forked = on_forked
+        self._on_exited = on_exited
+        self._on_died = on_died
+        self._reader: FrameReader[FromZygote] = FrameReader(FromZygote)
+        self._received_fds: deque[int] = deque()
+        self._unsent = bytearray()
+        self._ready: ZygoteReady | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._has_died = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the zygote. To be called once, on the event loop.
+
+        Args:
+            environment: of the zygote and its tasks; this process's own if None. Authkeys are left out.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._died: asyncio.Future[None] = self._loop.create_future()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._control.setblocking(False)
+        here = Path(__file__).resolve().parent
+        folders = {str(here.parent.parent), str(Path(msgspec.__file__).resolve().parent.parent)}
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+        environment = os.environ if environment is None else environment
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *flags, "-P", str(here / "__main__.py"), str(theirs.fileno()), "-1", *sorted(folders)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in a terminal is for the server alone
+                env={name: value for name, value in environment.items() if not name.startswith("PALPABLE_AUTHKEY")},
+            )
+        except BaseException:
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._control, self._on_readable)
+        self._send(self._settings)
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's pid; None before it was started."""
+        return self._process.pid if self._process else None
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready is not None and not self._has_died
+
+    def is_stale(self) -> bool:
+        """Whether a file of a preloaded module has changed since; not of installed modules. Costs a `stat` each."""
+        if self._ready is None:
+            return False
+        for path, changed_at in self._ready.source_files.items():
+            try:
+                if os.stat(path).st_mtime_ns != changed_at:
+                    return True
+            except OSError:
+                return True
+        return False
+
+    def keep_alive(self, count: int) -> None:
+        """Have this many task processes kept alive, idle and busy ones together. Never blocks."""
+        self._send(KeepAlive(count=count))
+
+    def end_process(self, pid: int, grace_seconds: float = 0.0) -> None:
+        """End a task process and its whole tree. Never blocks; `on_exited` tells when it is done."""
+        self._send(EndProcess(pid=pid, grace_seconds=grace_seconds))
+
+    def close(self) -> None:
+        """Have the zygote kill all its task processes and exit; `on_died` tells when it is done. Safe to call twice."""
+        if self._process is None or self._has_died:
+            return
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """Kill the zygote at once; its task processes die with it. Safe to call twice."""
+        if self._process is not None and not self._has_died:
+            self._process.kill()
+
+    async def wait_died(self) -> None:
+        """Return when the zygote is gone and reaped."""
+        await asyncio.shield(self._died)
+
+    # --- control socket ---------------------------------------------------------------------------------------------
+
+    def _send(self, message: Message) -> None:
+        if self._has_died:
+            return
+        if self._unsent:
+            self._unsent += encode_frame(message)
+            return
+        self._unsent = encode_frame(message)
+        self._flush()
+        if self._unsent:
+            self._loop.add_writer(self._control, self._on_writable)
+
+    def _flush(self) -> None:
+        try:
+            sent = self._control.send(self._unsent)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # it is dying; `_on_exit` follows
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+
+    def _on_writable(self) -> None:
+        self._flush()
+        if not self._unsent:
+            self._loop.remove_writer(self._control)
+
+    def _on_readable(self) -> None:
+        if not self._read():
+            self._loop.remove_reader(self._control)
+
+    def _read(self) -> bool:
+        """Read and pass on what is there; return False at the end of the stream."""
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(
+                READ_BYTES, socket.CMSG_SPACE(MAX_FDS_PER_MESSAGE * 4), socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._received_fds.extend(array.array("i", content[: len(content) - len(content) % 4]))
+        if not data:
+            return False
+        try:
+            for message in self._reader.feed(data):
+                self._dispatch(message)
+        except FrameError:  # it is not a zygote any more
+            self.kill()
+            return False
+        return True
+
+    def _dispatch(self, message: FromZygote) -> None:
+        if isinstance(message, ProcessesForked):
+            self._on_forked(
+                [
+                    (pid, self._next_socket(), os.path.join(self._settings.spool_folder, spool))
+                    for pid, spool in zip(message.pids, message.spools, strict=True)
+                ]
+            )
+        elif isinstance(message, ProcessesExited):
+            self._on_exited(message.exits)
+        else:
+            self._ready = message
+            self._on_ready(message)
+
+    def _next_socket(self) -> socket.socket:
+        # All four are given, so that nothing has to be asked of the kernel.
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self._received_fds.popleft())
+        end.setblocking(False)
+        return end
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    def _on_exit(self) -> None:
+        """The zygote is a zombie: hear its last words, then let go of it."""
+        while self._has_more_to_say():
+            pass
+        self._has_died = True
+        self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._control.close()
+        while self._received_fds:
+            os.close(self._received_fds.popleft())
+        assert self._process is not None
+        self._process.wait()  # returns at once
+        if not self._died.done():
+            self._died.set_result(None)
+        self._on_died()
+
+    def _has_more_to_say(self) -> bool:
+        return self._control.fileno() >= 0 and self._read_available()
+
+    def _read_available(self) -> bool:
+        try:
+            self._control.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return False
+        return self._read()
+
