@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: demo test test-quick test-other-pythons lint types format check bench clean
 
@@ -37,9 +38,9 @@ format: $(VENV)/.dev
 
 check: lint types
 
+# Makes environments of its own: .venv-bench for us and our peers, .venv-original for the first Palpable.
 bench:
-	$(MAKE) VENV=.venv-bench .venv-bench/.bench
-	.venv-bench/bin/python -m benchmarks
+	$(PYTHON) -m benchmarks $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -62,10 +63,4 @@ $(VENV)/.test: $(VENV)/.runtime
 
 $(VENV)/.dev: $(VENV)/.test
 	$(PIP) install -c constraints.txt --group dev
-	@touch $@
-
-# The original has our own name, so it lives in a folder beside the peers, never on their path.
-$(VENV)/.bench: $(VENV)/.runtime constraints-bench.txt
-	$(PIP) install -c constraints-bench.txt --group bench
-	$(PIP) install -c constraints-bench.txt --no-deps --target $(VENV)/original palpable
 	@touch $@

@@ -1,0 +1,83 @@
+"""Fixtures of all tests: a server, a client of it, and the proof that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.leaks import find_leaks, take_stock
+
+if TYPE_CHECKING:
+    from palpable import Client, Server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Temporary files and the user's default server live in a folder of this test run alone."""
+    folder = tmp_path_factory.getbasetemp() / "t"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PALPABLE_") and name != "PALPABLE_TEST_RUN"]:
+            patch.delenv(name)
+        patch.setenv("TMPDIR", str(folder))
+        patch.setenv("PALPABLE_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(request: pytest.FixtureRequest, _own_folders: None) -> Iterator[None]:
+    """After each test: no process, thread, file descriptor, socket file or temporary folder that was not there before.
+
+    A unit test has none of these to begin with; for the others the whole machine is searched.
+    """
+    if not _may_leave_something(request.node):
+        yield
+        return
+    folders = [request.getfixturevalue("tmp_path")]
+    before = take_stock(folders)
+    yield
+    leaks = find_leaks(before, folders)
+    if leaks:
+        pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+def _may_leave_something(node: pytest.Item) -> bool:
+    return not {"unit", "property"} & set(node.path.parts)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A running server with two workers."""
+    from palpable import Server
+
+    with Server(logging_folder=str(tmp_path / "logs"), num_workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """A client of `server`."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def lone_server(tmp_path: Path) -> Iterator[Server]:
+    """A running server with a single worker: what must not deadlock, must not deadlock here."""
+    from palpable import Server
+
+    with Server(logging_folder=str(tmp_path / "logs"), num_workers=1) as server:
+        yield server
+
+
+@pytest.fixture
+def lone_client(lone_server: Server) -> Iterator[Client]:
+    """A client of `lone_server`."""
+    with lone_server.client() as client:
+        yield client

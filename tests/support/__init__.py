@@ -1,0 +1,1 @@
+"""What several tests use: waiting for facts, watching processes, small functions for tasks to run."""
