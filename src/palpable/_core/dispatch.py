@@ -40,6 +40,8 @@ class Dispatcher:
         """No attempt times out before this moment."""
         self._max_tasks_per_process = max_tasks_per_process
         self._next_runner_id = 1
+        self.waiting_count = 0
+        """Runners that wait for sub-tasks, their slot given up."""
 
     # --- starting ---
 
@@ -75,7 +77,7 @@ class Dispatcher:
         if task.isolation == "worker":
             # Half of the fair share at most: the other slots want some too.
             share = len(self.ready) // (2 * self.slots.count)
-            count = max(1, min(self.estimates.batch_size(task.function_key), share))
+            count = max(1, min(self.estimates.batch_size(task.kind), share))
         self._hand(runner, count, now)
 
     def _top_up(self, runner: Runner, now: float) -> None:
@@ -85,7 +87,7 @@ class Dispatcher:
         task = self.ready.first()
         if task is None or task.isolation != "worker":
             return
-        size = self.estimates.batch_size(task.function_key)
+        size = self.estimates.batch_size(task.kind)
         if size > 1 and len(runner.inbox) <= size // 2:
             self._hand(runner, size - len(runner.inbox), now)
 
@@ -127,7 +129,7 @@ class Dispatcher:
         if runner.is_emptying:
             return  # once that is answered
         self.slots.release(runner)
-        runner.is_waiting = False
+        self._wait_no_more(runner)
         if runner.isolation == "task":
             runner.is_ending = True
         elif not runner.is_ending:
@@ -144,6 +146,7 @@ class Dispatcher:
     def forget_runner(self, runner: Runner) -> None:
         """Its process is gone."""
         self.slots.release(runner)
+        self._wait_no_more(runner)
         self.runners.pop(runner.runner_id, None)
         if runner in self.warm:
             self.warm.remove(runner)
@@ -179,9 +182,15 @@ class Dispatcher:
         """Its task waits: the slot is free meanwhile, and what it has not begun runs elsewhere."""
         if not runner.is_waiting:
             runner.is_waiting = True
+            self.waiting_count += 1
             self.slots.release(runner)
         if len(runner.inbox) > 1:
             self.order_take_back(runner)
+
+    def _wait_no_more(self, runner: Runner) -> None:
+        if runner.is_waiting:
+            runner.is_waiting = False
+            self.waiting_count -= 1
 
     def want_slot(self, task: TaskRecord) -> None:
         """A wait of this task is over: it goes on as soon as it has a slot."""
@@ -204,7 +213,7 @@ class Dispatcher:
         if runner is None or runner.is_ending or task.state is not State.RUNNING:
             return
         self.slots.occupy(runner)
-        runner.is_waiting = False
+        self._wait_no_more(runner)
         self._release_satisfied(task)
 
     def _release_satisfied(self, task: TaskRecord) -> None:

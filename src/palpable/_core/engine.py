@@ -105,7 +105,7 @@ class Engine:
                 task_id=new.task_id,
                 request=new.request,
                 name=new.name,
-                function_key=new.function_key or new.name,
+                function_key=new.function_key,
                 isolation=event.isolation,
                 sequence=self._next_sequence,
                 submitted_at=now,
@@ -142,7 +142,7 @@ class Engine:
                 task.cpu_seconds = ending.cpu_seconds
                 task.peak_memory_bytes = ending.peak_memory_bytes
                 task.is_settled = True
-                self.dispatcher.estimates.learn(task.function_key, ending.elapsed_seconds)
+                self.dispatcher.estimates.learn(task.kind, ending.elapsed_seconds)
             else:
                 runner.ended.append(task)
             self._finish(task, Outcome.SUCCEEDED if ending.is_successful else Outcome.ERROR, now)

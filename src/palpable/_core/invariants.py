@@ -29,6 +29,9 @@ def _is_in_its_slot(engine: Engine, runner: object) -> bool:
 
 def _runners(engine: Engine) -> list[str]:
     faults = []
+    waiting = sum(1 for runner in engine.dispatcher.runners.values() if runner.is_waiting)
+    if waiting != engine.dispatcher.waiting_count:
+        faults.append(f"{waiting} runners wait, {engine.dispatcher.waiting_count} are counted")
     for runner in engine.dispatcher.runners.values():
         name = f"runner {runner.runner_id}"
         for position, task in enumerate(runner.inbox):

@@ -73,5 +73,10 @@ class TaskRecord(msgspec.Struct, eq=False):
     progress: tuple[float, float, str] | None = None
 
     @property
+    def kind(self) -> str:
+        """What its duration is compared by."""
+        return self.function_key or self.name
+
+    @property
     def is_final(self) -> bool:
         return self.state in FINAL

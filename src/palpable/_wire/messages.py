@@ -328,10 +328,6 @@ class RunTasks(Message, tag="run"):
     isolation: Isolation = "task"
     taken_back: int = 0
     """Worker mode: before queueing `tasks`, forget this many of the unclaimed tasks sent last."""
-    frame_number: int = 0
-    """Worker mode: counts the `RunTasks` of this process from 0. The byte in the claim pipe is this number modulo 256:
-    a process that claims a byte first reads frames until it has that one, so that it never starts a task which a
-    `taken_back` still on its way would have removed."""
 
 
 # --- task process to server (besides the requests above) ---------------------------------------------------------

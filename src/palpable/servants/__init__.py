@@ -1,0 +1,1 @@
+"""The long-lived actors: what starts, stops, joins and closes."""

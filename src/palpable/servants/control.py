@@ -1,0 +1,37 @@
+"""What the owner of a server and the server process say to each other, over a socket pair.
+
+The pair is also the owner's sign of life: when its end closes, the server stops.
+"""
+
+from __future__ import annotations
+
+from palpable._wire.messages import Message
+from palpable.servants.settings import ServerSettings
+
+
+class StartServer(Message, tag="start-server"):
+    """Owner: the first and only order besides `StopServer`. Never in argv or the environment: it holds the key."""
+
+    settings: ServerSettings
+    owner_pid: int
+
+
+class StopServer(Message, tag="stop-server"):
+    """Owner: end all tasks, then yourself."""
+
+
+class ServerStarted(Message, tag="server-started"):
+    """Server: clients can connect."""
+
+    address: tuple[str, int] | str
+
+
+class ServerFailed(Message, tag="server-failed"):
+    """Server: it could not start, and exits."""
+
+    error: str
+    message: str
+
+
+ToServer = StartServer | StopServer
+ToOwner = ServerStarted | ServerFailed

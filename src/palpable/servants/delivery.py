@@ -1,0 +1,220 @@
+"""Who waits for which result, and how it reaches them.
+
+Runs in: the server process. The original called this the result cache: what it keeps is in the engine's records, what
+it adds is who is to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from palpable._core.task_record import TaskRecord
+from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport
+from palpable.servants.output_store import OutputStore
+from palpable.servants.reports import report_of
+
+SETTLE_SECONDS = 0.1
+"""How long an answer waits for the exit status of a process whose task has ended. It takes less than a millisecond,
+unless the process was told to end and takes its grace time."""
+PUSH_MAX_BYTES = 1 << 20
+"""Results that travel in one message, roughly."""
+
+
+class Peer(Protocol):
+    """Who sends requests: a client's connection, or a task process."""
+
+    connection_id: int
+    inside_task: str
+    is_writable: bool
+
+    def send(self, message: Any) -> None: ...
+
+
+class _Query:
+    """A `QueryResults` that is not answered yet."""
+
+    def __init__(self, peer: Peer, request: QueryResults) -> None:
+        self.peer = peer
+        self.request = request
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class _Outbox:
+    """What one peer is still to get, and what it has not acknowledged."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.due: deque[TaskRecord] = deque()
+        self.sequence = 0
+        self.unacknowledged: deque[tuple[int, list[str]]] = deque()
+        self.queries: set[_Query] = set()
+        self.is_closed = False
+
+
+class Delivery:
+    """Pushes results to those who submitted, and answers queries when what they ask for is there.
+
+    A result is removed only when the client has acknowledged it (`on_taken`).
+
+    Args:
+        tasks: all records by id.
+        on_taken: called with ids whose results were acknowledged.
+    """
+
+    def __init__(
+        self, tasks: dict[str, TaskRecord], outputs: OutputStore, on_taken: Callable[[list[str]], None]
+    ) -> None:
+        self._tasks = tasks
+        self._outputs = outputs
+        self._on_taken = on_taken
+        self._outboxes: dict[int, _Outbox] = {}
+        self._pushes: dict[str, tuple[_Outbox, bool]] = {}
+        """By task: who gets the result, and whether only with the exit status."""
+        self._queries: dict[str, list[_Query]] = {}
+        self._dirty: set[_Outbox] = set()
+
+    def __len__(self) -> int:
+        """How many tasks somebody is to be told of."""
+        return len(self._pushes)
+
+    def _outbox(self, peer: Peer) -> _Outbox:
+        outbox = self._outboxes.get(peer.connection_id)
+        if outbox is None:
+            outbox = self._outboxes[peer.connection_id] = _Outbox(peer)
+        return outbox
+
+    # --- who wants what ---
+
+    def push_to(self, peer: Peer, task_ids: list[str], *, needs_exit: bool) -> None:
+        """The peer gets the results of these tasks when they are there."""
+        entry = (self._outbox(peer), needs_exit)
+        for task_id in task_ids:
+            self._pushes[task_id] = entry
+
+    def push_finished(self, task_ids: list[str]) -> None:
+        """Push what is final already: an id that was submitted again."""
+        for task_id in task_ids:
+            task = self._tasks.get(task_id)
+            if task is not None and task.is_final:
+                self.on_finished(task)
+
+    def query(self, peer: Peer, request: QueryResults) -> None:
+        """Answer now, or when all are there, or when the time is over."""
+        query = _Query(peer, request)
+        missing = self._missing(request)
+        wait_seconds = request.wait_seconds
+        if missing and wait_seconds == 0 and all(task.is_final for task in missing):
+            wait_seconds = SETTLE_SECONDS
+        if not missing or wait_seconds == 0:
+            self._answer(query)
+            return
+        for task in missing:
+            self._queries.setdefault(task.task_id, []).append(query)
+        self._outbox(peer).queries.add(query)
+        if wait_seconds > 0:
+            query.timer = asyncio.get_running_loop().call_later(wait_seconds, self._answer, query)
+
+    def _missing(self, request: QueryResults) -> list[TaskRecord]:
+        records = [self._tasks[task_id] for task_id in request.task_ids if task_id in self._tasks]
+        return [task for task in records if not task.is_settled and not task.is_taken]
+
+    def acknowledge(self, peer: Peer, sequence: int) -> None:
+        """The peer holds everything up to this number."""
+        outbox = self._outboxes.get(peer.connection_id)
+        while outbox is not None and outbox.unacknowledged and outbox.unacknowledged[0][0] <= sequence:
+            self._on_taken(outbox.unacknowledged.popleft()[1])
+
+    def disconnected(self, peer: Peer) -> None:
+        """Nothing can be told to this peer any more; what it had not acknowledged stays."""
+        outbox = self._outboxes.pop(peer.connection_id, None)
+        if outbox is None:
+            return
+        outbox.is_closed = True  # its entries in `_pushes` go when their tasks end
+        self._dirty.discard(outbox)
+        for query in list(outbox.queries):
+            self._withdraw(query)
+
+    # --- what happened ---
+
+    def on_finished(self, task: TaskRecord) -> None:
+        """The task is final (and perhaps settled)."""
+        entry = self._pushes.get(task.task_id)
+        if entry is not None and (task.is_settled or not entry[1]):
+            del self._pushes[task.task_id]
+            if not entry[0].is_closed:
+                entry[0].due.append(task)
+                self._dirty.add(entry[0])
+        if task.is_settled and task.task_id in self._queries:
+            for query in self._queries.pop(task.task_id):
+                if not self._missing(query.request):
+                    self._answer(query)
+
+    on_settled = on_finished
+
+    def flush(self) -> None:
+        """Send what is due, in as few messages as can be."""
+        while self._dirty:
+            outbox = self._dirty.pop()
+            while outbox.due and outbox.peer.is_writable:
+                self._push(outbox)
+
+    def writable_again(self, peer: Peer) -> None:
+        """The peer reads again."""
+        outbox = self._outboxes.get(peer.connection_id)
+        if outbox is not None and outbox.due:
+            self._dirty.add(outbox)
+            self.flush()
+
+    def _push(self, outbox: _Outbox) -> None:
+        reports: list[TaskReport] = []
+        task_ids: list[str] = []
+        size = 0
+        while outbox.due and size < PUSH_MAX_BYTES:
+            report = self._report(outbox.due.popleft())
+            reports.append(report)
+            task_ids.append(report.task_id)
+            size += len(report.payload or b"") + 100
+        outbox.sequence += 1
+        outbox.unacknowledged.append((outbox.sequence, task_ids))
+        outbox.peer.send(ResultsPushed(sequence=outbox.sequence, reports=reports))
+
+    def _answer(self, query: _Query) -> None:
+        self._withdraw(query)
+        request = query.request
+        reports: list[TaskReport | None] = []
+        taken: list[str] = []
+        for task_id in request.task_ids:
+            task = self._tasks.get(task_id)
+            if task is None or task.is_taken:
+                reports.append(None)
+                continue
+            reports.append(self._report(task))
+            if task.is_final:
+                taken.append(task_id)
+        sequence = 0
+        if request.take and taken:
+            outbox = self._outbox(query.peer)
+            outbox.sequence += 1
+            sequence = outbox.sequence
+            outbox.unacknowledged.append((sequence, taken))
+        query.peer.send(ResultsFound(request_id=request.request_id, reports=reports, sequence=sequence))
+
+    def _withdraw(self, query: _Query) -> None:
+        if query.timer is not None:
+            query.timer.cancel()
+        outbox = self._outboxes.get(query.peer.connection_id)
+        if outbox is not None:
+            outbox.queries.discard(query)
+        for task_id in query.request.task_ids:
+            waiting = self._queries.get(task_id)
+            if waiting is not None and query in waiting:
+                waiting.remove(query)
+                if not waiting:
+                    del self._queries[task_id]
+
+    def _report(self, task: TaskRecord) -> TaskReport:
+        is_failure = task.is_final and task.outcome != "succeeded"
+        return report_of(task, self._outputs.last_lines(task.task_id) if is_failure else "")

@@ -1,0 +1,46 @@
+"""The pickled functions that tasks refer to, each held once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+
+class FunctionStore:
+    """Pickled functions by key, held while a task or a connection refers to them."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+        self._references: Counter[str] = Counter()
+        self._by_connection: dict[int, set[str]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._data
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._data[key]
+
+    def add(self, connection_id: int, functions: dict[str, bytes]) -> None:
+        """Hold these as long as the connection that sent them lives."""
+        held = self._by_connection.setdefault(connection_id, set())
+        for key, data in functions.items():
+            self._data.setdefault(key, data)
+            if key not in held:
+                held.add(key)
+                self._references[key] += 1
+
+    def refer(self, key: str, count: int = 1) -> None:
+        """That many more tasks refer to the function."""
+        self._references[key] += count
+
+    def release(self, key: str) -> None:
+        """One reference less."""
+        self._references[key] -= 1
+        if self._references[key] <= 0:
+            del self._references[key]
+            self._data.pop(key, None)
+
+    def connection_closed(self, connection_id: int) -> None:
+        held: Iterable[str] = self._by_connection.pop(connection_id, ())
+        for key in held:
+            self.release(key)

@@ -1,0 +1,89 @@
+"""The socket a server listens on.
+
+Runs in: the server process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+import stat
+
+from palpable.servants.settings import ServerSettings
+
+BACKLOG = 1024
+
+
+def open_listener(settings: ServerSettings) -> socket.socket:
+    """Return a listening socket for the address of the settings.
+
+    A stale socket file, one that nobody listens on, is replaced.
+
+    Raises:
+        OSError: the address is in use, not ours, or cannot be made.
+    """
+    if settings.family == "AF_UNIX":
+        return _open_unix(str(settings.address))
+    host, port = settings.address
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = infos[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _open_unix(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file which is no socket", path)
+        if _is_answered(path):
+            raise OSError(errno.EADDRINUSE, "another server listens there", path)
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Nobody but this user may connect, from the first moment on.
+        old_mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(old_mask)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_answered(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """Return the TLS settings of the server; None without TLS.
+
+    Raises:
+        OSError, ssl.SSLError: the certificate or the key cannot be loaded.
+    """
+    if settings.tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*settings.tls)
+    return context

@@ -1,0 +1,356 @@
+"""The manager: the shell around the engine.
+
+Runs in: the server process. It turns requests, answers of task processes, exits and timers into events, and carries the
+engine's effects out, strictly in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Self
+
+from palpable._core import effects as effect
+from palpable._core import events
+from palpable._core.engine import Engine
+from palpable._wire.messages import (
+    ProcessExit,
+    RequestFailed,
+    TaskEnded,
+    TaskOrder,
+    TaskProgressed,
+    TaskRequest,
+    TaskSaid,
+    WaitOver,
+)
+from palpable._zygote.settings import ZygoteSettings
+from palpable.servants.delivery import Delivery, Peer
+from palpable.servants.function_store import FunctionStore
+from palpable.servants.output_store import OutputStore, empty_spool
+from palpable.servants.process_link import ProcessLink
+from palpable.servants.process_pool import ProcessPool
+from palpable.servants.servant import Servant
+from palpable.servants.settings import ServerSettings, usable_cores
+from palpable.servants.task_environment import task_environment
+from palpable.servants.worker import Worker
+
+logger = logging.getLogger("palpable.server")
+task_logger = logging.getLogger("palpable.tasks")
+
+LEVELS = {"DEBUG": 10, "INFO": 20, "PRINT": 20, "WARNING": 30, "ERROR": 40}
+
+
+class Manager(Servant):
+    """Owns the workers, the queue of tasks and their results.
+
+    It lives on the running event loop: `start` and `stop` return at once, `join` returns an awaitable.
+
+    Args:
+        settings: the server's.
+        make_zygote_settings: given what to preload, returns the settings for a zygote.
+        on_request: called with a peer and a request of a task.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        make_zygote_settings: Callable[[list[str]], ZygoteSettings],
+        on_request: Callable[[Peer, Any], None],
+        task_token: str,
+    ) -> None:
+        self.settings = settings
+        self.engine = Engine(
+            settings.num_workers,
+            retention_capacity=settings.result_retention_capacity,
+            retention_seconds=settings.result_retention_seconds,
+            max_tasks_per_process=settings.max_tasks_per_process,
+        )
+        self.workers = [Worker(f"Worker-{slot + 1}", slot, self.link_in) for slot in range(settings.num_workers)]
+        self.functions = FunctionStore()
+        self.outputs = OutputStore(settings.output_limit_bytes)
+        self.delivery = Delivery(self.engine.tasks, self.outputs, self._on_taken)
+        self.peers: dict[int, Peer] = {}
+        """Connections that may be sent answers, by connection id."""
+        self.links: dict[int, ProcessLink] = {}
+        self.utc_offset = time.time() - time.monotonic()
+        self._make_zygote_settings = make_zygote_settings
+        self._on_request = on_request
+        self._task_token = task_token
+        self._effects: deque[effect.Effect] = deque()
+        self._is_carrying_out = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._ended: asyncio.Future[None] | None = None
+        self._carry_out: dict[type, Callable[[Any], None]] = {
+            effect.StartRunner: self._start_runner,
+            effect.SendTasks: self._send_tasks,
+            effect.TakeBack: self._take_back,
+            effect.KillRunner: self._kill_runner,
+            effect.ReleaseWait: self._release_wait,
+            effect.RefuseWait: self._refuse_wait,
+            effect.TaskFinished: self._task_finished,
+            effect.TaskSettled: self._task_settled,
+            effect.TaskForgotten: self._task_forgotten,
+        }
+
+    # --- life ---
+
+    def start(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        zygote_count = max(1, min(self.settings.num_workers, usable_cores()))
+        self.pool = ProcessPool(
+            self._make_zygote_settings,
+            zygote_count,
+            self.settings.preload,
+            on_exited=self._on_process_exited,
+            environment=task_environment(self.settings.num_workers),
+        )
+        return self
+
+    async def start_processes(self) -> None:
+        """Start the zygotes; return when tasks can run."""
+        self._adjust_pool()
+        await self.pool.start()
+
+    def stop(self) -> None:
+        """End every task with the outcome "quit", and kill its process."""
+        if self.engine.is_stopping:
+            return
+        self.handle(events.StopRequested())
+        self._check_ended()
+
+    async def wait_ended(self) -> None:
+        """Return when the last task process is gone, or its grace time is over."""
+        assert self._ended is not None
+        await asyncio.wait([self._ended], timeout=self.settings.kill_grace_seconds + 2.0)
+        self.pool.close()
+        await self.pool.wait_closed()
+
+    def close(self) -> None:
+        for link in self.links.values():
+            link.close()
+        self.links.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check_ended(self) -> None:
+        if self.engine.is_stopping and not self.links and self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Return the status as the original had it, and more."""
+        states: dict[str, int] = {}
+        for task in self.engine.tasks.values():
+            states[task.state] = states.get(task.state, 0) + 1
+        dispatcher = self.engine.dispatcher
+        return {
+            "worker_status": [worker.status for worker in self.workers],
+            "task_queue_size": len(dispatcher.ready),
+            "result_cache_size": sum(1 for t in self.engine.tasks.values() if t.is_final and not t.is_taken),
+            "tasks": states,
+            "waiting": dispatcher.waiting_count,
+            "processes": {"live": len(self.links), "idle": self.pool.idle_count},
+            **self.pool.describe(),
+        }
+
+    def link_in(self, slot: int) -> ProcessLink | None:
+        """Return the link to the process in that slot, if there is one."""
+        runner = self.engine.dispatcher.slots.runner_in(slot)
+        return self.links.get(runner.runner_id) if runner is not None else None
+
+    # --- events in ---
+
+    def handle(self, event: events.Event) -> None:
+        """Let the engine decide, and carry out what it orders."""
+        self._effects.extend(self.engine.handle(event, time.monotonic()))
+        # Carrying out may bring the next event (`TakeBack` does). Its effects come after the present ones: the engine
+        # decided them in the belief that those were carried out.
+        if self._is_carrying_out:
+            return
+        self._is_carrying_out = True
+        try:
+            while self._effects:
+                order = self._effects.popleft()
+                self._carry_out[type(order)](order)
+        finally:
+            self._is_carrying_out = False
+        self.delivery.flush()
+        self._adjust_pool()
+        self._arm_timer()
+
+    def _on_messages(self, link: ProcessLink, messages: list[Any]) -> None:
+        """A task process has spoken."""
+        endings: list[events.TaskEnding] = []
+        runner = self.engine.dispatcher.runners.get(link.runner_id)
+        for message in messages:
+            if type(message) is TaskEnded:
+                endings.append(
+                    events.TaskEnding(
+                        message.task_id,
+                        message.is_successful,
+                        message.elapsed_seconds,
+                        message.cpu_seconds,
+                        message.peak_memory_bytes,
+                        message,
+                    )
+                )
+                self._collect_output(link, message)
+                if message.imported:
+                    self.pool.learn(message.imported)
+                continue
+            if endings:  # what it asks for next concerns the task after these
+                self.handle(events.TasksEnded(link.runner_id, endings))
+                endings = []
+            if isinstance(message, TaskSaid):
+                self._on_said(message)
+            elif isinstance(message, TaskProgressed):
+                task = self.engine.tasks.get(message.task_id)
+                if task is not None:
+                    task.progress = (message.done, message.total, message.note)
+            else:
+                link.inside_task = runner.inbox[0].task_id if runner is not None and runner.inbox else ""
+                if not link.inside_task:
+                    continue  # its task was ended by force; the process is about to go
+                self.peers[link.connection_id] = link
+                self._on_request(link, message)
+        if endings:
+            self.handle(events.TasksEnded(link.runner_id, endings))
+
+    def _on_said(self, message: TaskSaid) -> None:
+        task_logger.log(LEVELS.get(message.level, 20), "%s %s", message.task_id, message.text)
+
+    def _collect_output(self, link: ProcessLink, message: TaskEnded) -> None:
+        if link.isolation == "worker":
+            link.collected_bytes = message.output_to
+            if message.output_to > message.output_from:
+                self.outputs.collect(message.task_id, link.spool_path, message.output_from, message.output_to)
+        else:
+            link.collected_bytes = self.outputs.collect(message.task_id, link.spool_path, link.collected_bytes)
+
+    def _on_process_exited(self, link: ProcessLink, process_exit: ProcessExit | None) -> None:
+        """The process behind a link is gone; None: killed together with its zygote."""
+        link.drain()
+        runner = self.engine.dispatcher.runners.get(link.runner_id)
+        unclaimed = link.take_back()
+        last = None
+        if runner is not None:
+            begun = list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]
+            last = (begun or runner.ended or [None])[-1]
+        if last is not None:
+            self.outputs.collect(last.task_id, link.spool_path, link.collected_bytes)
+        if link.spool_path:
+            empty_spool(link.spool_path)
+        link.close()
+        self.links.pop(link.runner_id, None)
+        self.peers.pop(link.connection_id, None)
+        self.delivery.disconnected(link)
+        self.functions.connection_closed(link.connection_id)
+        self.handle(
+            events.RunnerExited(
+                link.runner_id,
+                process_exit.exit_status if process_exit is not None else -9,
+                process_exit.cpu_seconds if process_exit is not None else None,
+                process_exit.peak_memory_bytes if process_exit is not None else None,
+                unclaimed,
+            )
+        )
+        self._check_ended()
+
+    def _on_taken(self, task_ids: list[str]) -> None:
+        self.handle(events.ResultsTaken(task_ids))
+
+    # --- effects out ---
+
+    def _start_runner(self, order: effect.StartRunner) -> None:
+        link = ProcessLink(
+            order.runner_id, order.isolation, self.settings.max_payload_bytes, self._on_messages, self._loop
+        )
+        self.links[order.runner_id] = link
+        self.pool.acquire(link)
+
+    def _send_tasks(self, order: effect.SendTasks) -> None:
+        link = self.links.get(order.runner_id)
+        if link is None:
+            return  # gone; its exit was handled after the engine decided this
+        orders: list[TaskOrder] = []
+        functions: dict[str, bytes] = {}
+        for task in order.tasks:
+            request: TaskRequest = task.request
+            key = request.function_key
+            if key and key not in link.known_functions:
+                link.known_functions.add(key)
+                functions[key] = self.functions[key]
+            orders.append(
+                TaskOrder(
+                    task.task_id, task.attempt or 1, request.form, key, request.payload, task.timeout_seconds, self._task_token
+                )
+            )
+        link.send_tasks(orders, functions, order.taken_back)
+
+    def _take_back(self, order: effect.TakeBack) -> None:
+        link = self.links.get(order.runner_id)
+        if link is None:
+            return
+        count = link.take_back()
+        link.drain()
+        self.handle(events.TasksTakenBack(order.runner_id, count))
+
+    def _kill_runner(self, order: effect.KillRunner) -> None:
+        link = self.links.get(order.runner_id)
+        if link is None:
+            return
+        if link.zygote is not None and link.pid is not None:
+            link.zygote.end_process(link.pid, self.settings.kill_grace_seconds if order.is_graceful else 0.0)
+        else:
+            self.pool.release_unbound(link)
+            self._on_process_exited(link, None)
+
+    def _release_wait(self, order: effect.ReleaseWait) -> None:
+        peer = self.peers.get(order.connection_id)
+        if peer is not None:
+            # The results it waited for must be there when it goes on.
+            self.delivery.flush()
+            peer.send(WaitOver(wait_id=order.wait_id))
+
+    def _refuse_wait(self, order: effect.RefuseWait) -> None:
+        peer = self.peers.get(order.connection_id)
+        if peer is not None:
+            peer.send(RequestFailed(request_id=order.wait_id, error="WaitCycle", message=order.message))
+
+    def _task_finished(self, order: effect.TaskFinished) -> None:
+        task = order.task
+        if task.function_key:
+            self.functions.release(task.function_key)
+        self.delivery.on_finished(task)
+
+    def _task_settled(self, order: effect.TaskSettled) -> None:
+        self.delivery.on_settled(order.task)
+
+    def _task_forgotten(self, order: effect.TaskForgotten) -> None:
+        self.outputs.forget(order.task.task_id)
+
+    # --- upkeep ---
+
+    def _adjust_pool(self) -> None:
+        """Keep as many processes alive as run, wait or are warm, and a few idle ones ahead."""
+        spare = len(self.workers)
+        self.pool.keep_alive(len(self.workers) + self.engine.dispatcher.waiting_count + spare)
+
+    def _arm_timer(self) -> None:
+        wakeup = self.engine.next_wakeup
+        if wakeup >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = wakeup
+        self._timer = self._loop.call_later(max(0.0, wakeup - time.monotonic()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self.handle(events.TimePassed())

@@ -1,0 +1,119 @@
+"""What tasks printed: collected from their spool files, kept up to a limit, and followed live.
+
+Runs in: the server process.
+"""
+
+from __future__ import annotations
+
+import os
+
+TAIL_LINES = 20
+"""Lines of output that go with a failed result."""
+TAIL_BYTES = 4096
+
+
+class Output:
+    """The output of one task: all of it, or its head and tail around a note of what was cut."""
+
+    __slots__ = ("_head", "_limit", "_tail", "cut_bytes", "total_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes // 2
+        self._head = b""
+        self._tail = b""
+        self.cut_bytes = 0
+        self.total_bytes = 0
+
+    def collect(self, descriptor: int, start: int, end: int) -> None:
+        """Add the bytes from `start` to `end` of an open file; reads no more than is kept."""
+        size = end - start
+        self.total_bytes += size
+        room = self._limit - len(self._head) if not self._tail else 0
+        if room > 0:
+            piece = os.pread(descriptor, min(room, size), start)
+            self._head += piece
+            start += len(piece)
+            size = end - start
+        if size > 0:
+            skipped = max(0, size - self._limit)
+            tail = self._tail + os.pread(descriptor, size - skipped, start + skipped)
+            cut = max(0, len(tail) - self._limit)
+            self._tail = tail[cut:]
+            self.cut_bytes += skipped + cut
+
+    @property
+    def data(self) -> bytes:
+        if not self.cut_bytes:
+            return self._head + self._tail
+        note = f"\n[... {self.cut_bytes} bytes were cut here ...]\n"
+        return self._head + note.encode() + self._tail
+
+    def after(self, position: int) -> bytes:
+        """Return what is kept of the output from byte `position` on."""
+        if position < len(self._head):
+            return self.data[position:]
+        tail_starts_at = self.total_bytes - len(self._tail)
+        return self._tail[max(0, position - tail_starts_at) :]
+
+    @property
+    def last_lines(self) -> str:
+        tail = (self._tail or self._head)[-TAIL_BYTES:]
+        return "\n".join(tail.decode("utf-8", "backslashreplace").splitlines()[-TAIL_LINES:])
+
+
+class OutputStore:
+    """The output of tasks by id; a silent task has no entry and costs one `stat`.
+
+    Args:
+        limit_bytes: kept of each task at most.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._outputs: dict[str, Output] = {}
+
+    def collect(self, task_id: str, spool_path: str, start: int, end: int | None = None) -> int:
+        """Take what the task wrote from `start` on (up to `end`) out of its spool file; return where that ended.
+
+        A spool file that can't be read (the task may do as it likes with its files) is an empty output.
+        """
+        try:
+            if end is None:
+                end = os.stat(spool_path).st_size
+            if end <= start:
+                return start
+            descriptor = os.open(spool_path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return start
+        try:
+            output = self._outputs.get(task_id)
+            if output is None:
+                output = self._outputs[task_id] = Output(self._limit_bytes)
+            output.collect(descriptor, start, end)
+        finally:
+            os.close(descriptor)
+        return end
+
+    def data(self, task_id: str) -> bytes:
+        output = self._outputs.get(task_id)
+        return output.data if output is not None else b""
+
+    def after(self, task_id: str, position: int) -> bytes:
+        """Return what is kept of a task's output from byte `position` on."""
+        output = self._outputs.get(task_id)
+        return output.after(position) if output is not None else b""
+
+    def last_lines(self, task_id: str) -> str:
+        output = self._outputs.get(task_id)
+        return output.last_lines if output is not None else ""
+
+    def forget(self, task_id: str) -> None:
+        self._outputs.pop(task_id, None)
+
+
+def empty_spool(spool_path: str) -> None:
+    """Make a spool file ready for its next process."""
+    try:
+        os.truncate(spool_path, 0)
+    except OSError:
+        pass  # removed by a task; the zygote still holds it open, and what is written there is lost, no more

@@ -1,0 +1,229 @@
+"""The server's end of the line to one task process.
+
+Runs in: the server process. Speaks with: one task process, over the private socket pair of that process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.messages import FromTaskProcess, RunTasks, TaskOrder
+
+if TYPE_CHECKING:
+    from palpable._zygote.zygote_handle import ZygoteHandle
+
+RECEIVE_BYTES = 1 << 18
+"""Read from a socket at once."""
+
+
+class ProcessLink:
+    """Sends tasks to a runner's process and reads what it says; buffers both ways, never blocks.
+
+    A link is made when the engine starts a runner, and bound to a process when one is there. Until then it keeps the
+    tasks it was to send.
+
+    Args:
+        runner_id: whose link it is; also its `connection_id` for requests of the task (negative: never a client's).
+        on_messages: called with the link and a list of messages.
+    """
+
+    def __init__(
+        self,
+        runner_id: int,
+        isolation: str,
+        limit_bytes: int,
+        on_messages: Callable[[ProcessLink, list[Any]], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.runner_id = runner_id
+        self.connection_id = -runner_id
+        self.isolation = isolation
+        self.inside_task = ""
+        self.pid: int | None = None
+        self.spool_path = ""
+        self.collected_bytes = 0
+        """How much of the spool file was collected already."""
+        self.zygote: ZygoteHandle | None = None
+        self.known_functions: set[str] = set()
+        self.is_writable = True
+        self._on_messages = on_messages
+        self._loop = loop
+        self._socket: socket.socket | None = None
+        self._reader: FrameReader[Any] = FrameReader(FromTaskProcess, limit_bytes=limit_bytes)
+        self._unbound: list[tuple[list[TaskOrder], dict[str, bytes], int]] = []
+        self._outgoing = bytearray()
+        self._claims: tuple[int, int] | None = None
+        self._take_backs = 0
+        """Frames sent that told of tasks taken back, modulo 256: what the claim bytes say (see `RunTasks`)."""
+        self._never_sent = 0
+        """Tasks taken back before there was a process to know of them."""
+        self._is_reading = False
+
+    @property
+    def is_bound(self) -> bool:
+        return self.pid is not None
+
+    def bind(self, pid: int, process_socket: socket.socket, spool_path: str, zygote: ZygoteHandle) -> None:
+        """A process is there: send it what waits."""
+        self.pid, self._socket, self.spool_path, self.zygote = pid, process_socket, spool_path, zygote
+        self._loop.add_reader(process_socket.fileno(), self._on_readable)
+        self._is_reading = True
+        unbound, self._unbound = self._unbound, []
+        for tasks, functions, taken_back in unbound:
+            self._send_run(tasks, functions, taken_back)
+
+    def send_tasks(self, tasks: list[TaskOrder], functions: dict[str, bytes], taken_back: int) -> None:
+        """Hand over tasks, to be run in this order."""
+        if self._socket is None and not self.is_bound:
+            self._unbound.append((tasks, functions, taken_back))
+        else:
+            self._send_run(tasks, functions, taken_back)
+
+    def _send_run(self, tasks: list[TaskOrder], functions: dict[str, bytes], taken_back: int) -> None:
+        if self._socket is None:
+            return
+        taken_back, self._never_sent = taken_back - self._never_sent, 0
+        frame = encode_frame(
+            RunTasks(
+                tasks=tasks,
+                functions=functions,
+                isolation=self.isolation,  # type: ignore[arg-type]
+                taken_back=taken_back,
+            )
+        )
+        if self.isolation == "task":
+            self._send(frame)
+            return
+        if self._claims is None and not self._send_claim_pipe(frame):
+            return
+        if taken_back:
+            self._take_backs = (self._take_backs + 1) % 256
+        self._send(frame)
+        assert self._claims is not None
+        # At most `BATCH_MAX` claims are open at a time: the pipe, of 4 KB at least, never fills.
+        os.write(self._claims[1], bytes([self._take_backs]) * len(tasks))
+
+    def _send_claim_pipe(self, frame: bytearray) -> bool:
+        """Make the claim pipe, and send its read end with the first byte of the first frame."""
+        assert self._socket is not None
+        theirs, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            # The process blocks when it reads, the server must not. Whether a read blocks belongs to the open file
+            # description, which a passed descriptor shares; opened anew, the same pipe has a second description.
+            ours = os.open(f"/proc/self/fd/{theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._claims = (ours, writer)
+            socket.send_fds(self._socket, [frame[:1]], [theirs])
+        except OSError:
+            return False  # it is gone; its exit will be reported
+        finally:
+            os.close(theirs)
+        del frame[:1]
+        return True
+
+    def take_back(self) -> int:
+        """Return how many tasks sent last the process has not begun, and never will: they are the server's again.
+
+        The claim pipe decides: each byte read here is one that the process cannot read.
+        """
+        if not self.is_bound:
+            count = sum(len(tasks) for tasks, _, _ in self._unbound)
+            self._unbound.clear()
+            self._never_sent += count
+            return count
+        if self._claims is None:
+            return 0
+        count = 0
+        try:
+            while claims := os.read(self._claims[0], 4096):
+                count += len(claims)
+        except BlockingIOError:
+            pass  # empty
+        return count
+
+    def send(self, message: Any) -> None:
+        """Answer a request of the task."""
+        self._send(encode_frame(message))
+
+    def _send(self, frame: bytes | bytearray) -> None:
+        if self._socket is None:
+            return
+        if not self._outgoing:
+            try:
+                sent = self._socket.send(frame)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                return  # it is gone; its exit will be reported
+            if sent == len(frame):
+                return
+            frame = memoryview(frame)[sent:]  # type: ignore[assignment]
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+        self._outgoing += frame
+
+    def _on_writable(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            sent = self._socket.send(self._outgoing)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            sent = len(self._outgoing)
+        del self._outgoing[:sent]
+        if not self._outgoing:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _on_readable(self) -> None:
+        self._receive()
+
+    def drain(self) -> None:
+        """Handle everything that the process has sent until now."""
+        while self._receive():
+            pass
+
+    def _receive(self) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._stop_reading()  # whether and how it ended, its wait status tells
+            return False
+        try:
+            messages = self._reader.feed(data)
+        except FrameError:
+            self._stop_reading()
+            if self.zygote is not None and self.pid is not None:
+                self.zygote.end_process(self.pid, 0.0)
+            return False
+        if messages:
+            self._on_messages(self, messages)
+        return True
+
+    def _stop_reading(self) -> None:
+        if self._is_reading and self._socket is not None:
+            self._is_reading = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    def close(self) -> None:
+        """The process is gone."""
+        if self._socket is not None:
+            self._stop_reading()
+            if self._outgoing:
+                self._loop.remove_writer(self._socket.fileno())
+                self._outgoing.clear()
+            self._socket.close()
+            self._socket = None
+        if self._claims is not None:
+            os.close(self._claims[0])
+            os.close(self._claims[1])
+            self._claims = None

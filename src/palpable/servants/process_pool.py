@@ -1,0 +1,281 @@
+"""The idle task processes, and the zygotes that fork them.
+
+Runs in: the server process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from palpable._wire.messages import ProcessExit, ZygoteReady
+from palpable._zygote.settings import ZygoteSettings
+from palpable._zygote.zygote_handle import ZygoteHandle
+from palpable.servants.process_link import ProcessLink
+
+logger = logging.getLogger("palpable.server")
+
+RESPAWN_SECONDS = 0.2
+"""Before a zygote that died is replaced: one that can't start must not be started in a tight loop."""
+PRELOAD_SECONDS = 0.005
+"""A module that cost a task more than this to import is preloaded from then on."""
+PRELOAD_MAX = 40
+"""Modules preloaded by themselves at most; each makes every fork dearer."""
+
+
+class ProcessPool:
+    """Binds runners to task processes forked ahead, keeps the right number of them alive, and learns what to preload.
+
+    Args:
+        make_settings: returns the settings for a new zygote, given what it shall preload.
+        zygote_count: how many zygotes; one for each core that runs tasks.
+        on_exited: called with the link of a process that is gone, and how it ended. None: its zygote was killed.
+        environment: of zygotes and tasks.
+    """
+
+    def __init__(
+        self,
+        make_settings: Callable[[list[str]], ZygoteSettings],
+        zygote_count: int,
+        preload: list[str],
+        on_exited: Callable[[ProcessLink, ProcessExit | None], None],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._environment = environment
+        self._make_settings = make_settings
+        self._on_exited = on_exited
+        self.preload = list(preload)
+        self.refused: dict[str, str] = {}
+        self._zygotes: list[ZygoteHandle] = []
+        """Those that fork; a retired one has left the list and lives until its last process is gone."""
+        self._retired: set[ZygoteHandle] = set()
+        self._zygote_count = zygote_count
+        self._idle: dict[ZygoteHandle, deque[tuple[int, socket.socket, str]]] = {}
+        self._links: dict[ZygoteHandle, dict[int, ProcessLink]] = {}
+        self._wanting: deque[ProcessLink] = deque()
+        self._wanted_count = 0
+        self._is_closing = False
+        self._is_renewing = False
+        self._learned: set[str] = set()
+        self.first_ready: asyncio.Future[None] | None = None
+
+    # --- what the manager asks ---
+
+    async def start(self) -> None:
+        """Start the zygotes; return when one is ready.
+
+        Raises:
+            RuntimeError: none could be started.
+        """
+        loop = asyncio.get_running_loop()
+        self.first_ready = loop.create_future()
+        for _ in range(self._zygote_count):
+            self._start_zygote(self._zygotes)
+        await asyncio.wait_for(self.first_ready, 60)
+
+    def acquire(self, link: ProcessLink) -> None:
+        """Bind the link to an idle process, now or as soon as there is one."""
+        self._wanting.append(link)
+        self._bind_wanting()
+
+    def release_unbound(self, link: ProcessLink) -> None:
+        """The link wants no process any more."""
+        if link in self._wanting:
+            self._wanting.remove(link)
+
+    def keep_alive(self, count: int) -> None:
+        """Keep this many processes alive, busy and idle together."""
+        if count != self._wanted_count:
+            self._wanted_count = count
+            self._share_out()
+
+    def learn(self, imported: dict[str, float]) -> None:
+        """Tasks imported these modules, at that cost in seconds: preload the dear ones from now on."""
+        dear = {
+            name
+            for name, seconds in imported.items()
+            if seconds >= PRELOAD_SECONDS and name not in self.preload and name not in self.refused
+        }
+        if not dear <= self._learned and len(self.preload) + len(self._learned) < PRELOAD_MAX:
+            self._learned |= dear
+            self._renew()
+
+    @property
+    def idle_count(self) -> int:
+        return sum(len(idle) for idle in self._idle.values())
+
+    def zygote_pids(self) -> list[int]:
+        return [zygote.pid for zygote in [*self._zygotes, *self._retired] if zygote.pid is not None]
+
+    def known_pids(self) -> set[int]:
+        """Every process that this server is responsible for, by its zygotes."""
+        pids = set(self.zygote_pids())
+        for zygote, idle in self._idle.items():
+            pids.update(pid for pid, _, _ in idle)
+            pids.update(self._links[zygote])
+        return pids
+
+    def close(self) -> None:
+        """End all zygotes with all their processes."""
+        self._is_closing = True
+        for zygote in [*self._zygotes, *self._retired]:
+            zygote.close()
+        for idle in self._idle.values():
+            for _, process_socket, _ in idle:
+                process_socket.close()
+            idle.clear()
+
+    async def wait_closed(self) -> None:
+        """Return when every zygote has exited."""
+        await asyncio.gather(*(zygote.wait_died() for zygote in [*self._zygotes, *self._retired]))
+
+    # --- zygotes ---
+
+    def _start_zygote(self, generation: list[ZygoteHandle]) -> None:
+        zygote: ZygoteHandle = ZygoteHandle(
+            self._make_settings([*self.preload, *sorted(self._learned)]),
+            on_ready=lambda ready: self._on_ready(zygote, ready),
+            on_forked=lambda processes: self._on_forked(zygote, processes),
+            on_exited=lambda exits: self._on_zygote_exits(zygote, exits),
+            on_died=lambda: self._on_died(zygote),
+        )
+        generation.append(zygote)
+        self._idle[zygote] = deque()
+        self._links[zygote] = {}
+        zygote.start(self._environment)
+
+    def _on_ready(self, zygote: ZygoteHandle, ready: ZygoteReady) -> None:
+        for name, reason in ready.refused.items():
+            if name not in self.refused:
+                self.refused[name] = reason
+                logger.warning("%s is not preloaded: %s", name, reason)
+        self._learned -= self.refused.keys()
+        if self.first_ready is not None and not self.first_ready.done():
+            self.first_ready.set_result(None)
+        if zygote in self._zygotes:
+            self._share_out()
+        else:
+            self._replace_generation(zygote)
+
+    def _renew(self) -> None:
+        """Start zygotes with another preload list beside the old ones, which serve until the new ones are ready."""
+        if self._is_renewing or self._is_closing:
+            return
+        self._is_renewing = True
+        self._next_generation: list[ZygoteHandle] = []
+        self._generation_wants = set(self._learned)
+        self._ready_next: set[ZygoteHandle] = set()
+        for _ in range(self._zygote_count):
+            self._start_zygote(self._next_generation)
+
+    def _replace_generation(self, zygote: ZygoteHandle) -> None:
+        self._ready_next.add(zygote)
+        if len(self._ready_next) < len(self._next_generation):
+            return
+        old, self._zygotes = self._zygotes, self._next_generation
+        self._is_renewing = False
+        for retired in old:
+            retired.keep_alive(0)
+            # Idle ones of the old generation are of no use: they lack what was preloaded.
+            for pid, process_socket, _ in self._idle[retired]:
+                process_socket.close()
+                retired.end_process(pid, 0.0)
+            self._idle[retired].clear()
+            self._retired.add(retired)
+            self._close_if_done(retired)
+        self._share_out()
+        if self._learned != self._generation_wants:
+            self._renew()
+
+    def _close_if_done(self, zygote: ZygoteHandle) -> None:
+        if zygote in self._retired and not self._links[zygote]:
+            zygote.close()
+
+    def _share_out(self) -> None:
+        """Tell each zygote its part of the processes to keep alive."""
+        if not self._zygotes or self._is_closing:
+            return
+        # Busy processes of retired zygotes count as well.
+        count = max(0, self._wanted_count - sum(len(self._links[zygote]) for zygote in self._retired))
+        share, rest = divmod(count, len(self._zygotes))
+        for position, zygote in enumerate(self._zygotes):
+            zygote.keep_alive(share + (position < rest))
+
+    # --- what the zygotes say ---
+
+    def _on_forked(self, zygote: ZygoteHandle, processes: list[tuple[int, socket.socket, str]]) -> None:
+        if zygote in self._retired or self._is_closing:
+            for pid, process_socket, _ in processes:
+                process_socket.close()
+                zygote.end_process(pid, 0.0)
+            return
+        self._idle[zygote].extend(processes)
+        self._bind_wanting()
+
+    def _bind_wanting(self) -> None:
+        while self._wanting:
+            # The zygote with the most idle processes: its core has had the most time.
+            zygote = max(self._zygotes, key=lambda z: len(self._idle[z]), default=None)
+            if zygote is None or not self._idle[zygote]:
+                return
+            pid, process_socket, spool_path = self._idle[zygote].popleft()
+            link = self._wanting.popleft()
+            self._links[zygote][pid] = link
+            link.bind(pid, process_socket, spool_path, zygote)
+
+    def _on_zygote_exits(self, zygote: ZygoteHandle, exits: list[ProcessExit]) -> None:
+        for process_exit in exits:
+            link = self._links[zygote].pop(process_exit.pid, None)
+            if link is not None:
+                self._on_exited(link, process_exit)
+            else:
+                self._drop_idle(zygote, process_exit.pid)
+        if zygote in self._retired:
+            self._share_out()
+            self._close_if_done(zygote)
+
+    def _drop_idle(self, zygote: ZygoteHandle, pid: int) -> None:
+        for process in self._idle[zygote]:
+            if process[0] == pid:
+                process[1].close()
+                self._idle[zygote].remove(process)
+                return
+
+    def _on_died(self, zygote: ZygoteHandle) -> None:
+        """A zygote is gone; so are its processes, by the kernel's parent-death signal."""
+        links, self._links[zygote] = self._links[zygote], {}
+        for _, process_socket, _ in self._idle.pop(zygote):
+            process_socket.close()
+        was_wanted = zygote in self._zygotes
+        if was_wanted:
+            self._zygotes.remove(zygote)
+        elif self._is_renewing and zygote in self._next_generation:
+            self._next_generation.remove(zygote)
+            if not self._next_generation:
+                self._is_renewing = False
+        self._retired.discard(zygote)
+        for link in links.values():
+            self._on_exited(link, None)
+        del self._links[zygote]
+        if was_wanted and not self._is_closing:
+            logger.error("zygote %s died; it is replaced, its %d tasks are reported", zygote.pid, len(links))
+            asyncio.get_running_loop().call_later(RESPAWN_SECONDS, self._respawn)
+
+    def _respawn(self) -> None:
+        if not self._is_closing and len(self._zygotes) < self._zygote_count:
+            self._start_zygote(self._zygotes)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a status report says of the pool."""
+        return {
+            "zygotes": [
+                {"pid": zygote.pid, "idle": len(self._idle[zygote]), "busy": len(self._links[zygote])}
+                for zygote in self._zygotes
+            ],
+            "preloaded": [*self.preload, *sorted(self._learned)],
+            "not_preloaded": dict(self.refused),
+        }

@@ -1,0 +1,101 @@
+"""The main function of the server process.
+
+Runs in: the server process, executed afresh by `Server.start`. Speaks with: its owner, over the control socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from palpable._wire.framing import FrameReader, encode_frame
+from palpable.servants.control import ServerFailed, ServerStarted, StartServer, StopServer, ToServer
+from palpable.servants.server_loop import ServerLoop
+
+
+def main() -> None:
+    """Serve until the owner says stop, ends, or a client quits the server. argv: the control socket's descriptor."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    reader: FrameReader[Any] = FrameReader(ToServer)
+    orders: list[Any] = []
+    while not orders:
+        data = control.recv(1 << 16)
+        if not data:
+            return  # the owner ended before it could say what to serve
+        orders = reader.feed(data)
+    start: StartServer = orders[0]
+
+    def on_listening(address: tuple[str, int] | str) -> None:
+        control.sendall(encode_frame(ServerStarted(address=address)))
+
+    loop = ServerLoop(start.settings)
+    try:
+        run_event_loop(lambda: _serve(loop, on_listening, control, reader, start.owner_pid))
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            control.sendall(encode_frame(ServerFailed(error=type(error).__name__, message=str(error))))
+        raise
+    finally:
+        control.close()
+
+
+def run_event_loop(make_main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(make_main())
+
+
+async def _serve(
+    server: ServerLoop, on_listening: Callable[..., None], control: socket.socket, reader: Any, owner_pid: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, server.stop)
+
+    def on_control() -> None:
+        try:
+            data = control.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or any(isinstance(order, StopServer) for order in reader.feed(data)):
+            loop.remove_reader(control.fileno())
+            server.stop()
+
+    owner_fd = _open_pidfd(owner_pid)
+    control.setblocking(False)
+    loop.add_reader(control.fileno(), on_control)
+    if owner_fd is not None:
+        # A child that the owner forked holds the other end of `control` too, and may outlive the owner.
+        loop.add_reader(owner_fd, server.stop)
+    try:
+        await server.run(on_listening)
+    finally:
+        loop.remove_reader(control.fileno())
+        if owner_fd is not None:
+            loop.remove_reader(owner_fd)
+            os.close(owner_fd)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or the owner is gone: then `control` says so
+        return None
+
+
+if __name__ == "__main__":
+    main()

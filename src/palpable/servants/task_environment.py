@@ -1,0 +1,28 @@
+"""The environment variables that tasks start with."""
+
+from __future__ import annotations
+
+import os
+
+from palpable.servants.settings import usable_cores
+
+THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What the usual numerical libraries read when they are imported. Without a limit each of the tasks that run at once
+starts a thread for every core, and they slow one another down. (joblib and loky set the same names.)"""
+
+
+def task_environment(num_workers: int) -> dict[str, str]:
+    """Return this process' environment, with the cores shared out among the workers unless the user said otherwise."""
+    environment = dict(os.environ)
+    share = str(max(1, usable_cores() // num_workers))
+    for name in THREAD_LIMITS:
+        environment.setdefault(name, share)
+    return environment
