@@ -1,8 +1,12 @@
 """The pickler for what travels from a caller to a task: what cannot be imported there goes by value.
 
-Prior art: cloudpickle, which does nearly all of it. Added here: functions under `functools.lru_cache` (cloudpickle
-writes their name only, and a task does not have the caller's `__main__`), and `functools.cached_property` before
-Python 3.12 (it holds a lock). Its dispatch table is one dict here: a look-up for every object in a `ChainMap` is slow.
+Prior art: cloudpickle, which does nearly all of it. Added here:
+
+* functions under `functools.lru_cache`: cloudpickle writes their name only, and a task lacks the caller's `__main__`;
+* `functools.cached_property` before Python 3.12, which holds a lock;
+* classes with `__slots__` have slots again, where cloudpickle gives their instances a dict;
+* the globals that a class statement inside a function reads in its body;
+* a dispatch table that is one dict: a look-up for every object in cloudpickle's `ChainMap` is slow.
 
 Runs in: clients and task processes. Imported by: the zygote, so nothing heavy is imported here.
 """
@@ -10,10 +14,13 @@ Runs in: clients and task processes. Imported by: the zygote, so nothing heavy i
 from __future__ import annotations
 
 import copyreg
+import dis
 import functools
 import io
 import pickle
-from collections.abc import Callable
+import types
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cloudpickle import cloudpickle
@@ -64,6 +71,72 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
     def dispatch_table(self) -> dict[type, Callable[[Any], Any]]:
         # Read once by each pickler. Made anew each time: any import may register reducers with copyreg.
         return {**copyreg.dispatch_table, **_REDUCERS}
+
+    def reducer_override(self, obj: Any) -> Any:
+        # Called for every object that is not of a basic type, so what is neither class nor function leaves at once.
+        if issubclass(type(obj), type):
+            return self.reduce_class(obj)
+        if type(obj) is types.FunctionType:
+            return super().reducer_override(obj)
+        return NotImplemented
+
+    def reduce_class(self, held: type) -> Any:
+        """Return how a class is written: a reduce tuple if by value, NotImplemented if by its name."""
+        reduced = super().reducer_override(held)
+        if type(reduced) is not tuple or reduced[0] is not cloudpickle._make_skeleton_class:
+            return reduced
+        # Tuples have no slots of their own, and the maker of named ones does not take an empty list of them.
+        return _with_slots(held, reduced) if "__slots__" in vars(held) and not issubclass(held, tuple) else reduced
+
+    def _dynamic_function_reduce(self, function: types.FunctionType) -> Any:
+        reduced = super()._dynamic_function_reduce(function)
+        held = reduced[2][1]["__globals__"]
+        for name in _names_in_class_bodies(function.__code__):
+            if name in function.__globals__:
+                held[name] = function.__globals__[name]
+        return reduced
+
+
+def _with_slots(slotted: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    make, (metaclass, name, bases, attributes, class_id, extra), (state, slot_state), *rest = reduced
+    slots = vars(slotted)["__slots__"]
+    if not isinstance(slots, str | dict):
+        slots = tuple(slots)
+    state = {key: value for key, value in state.items() if key != "__slots__"}
+    attributes = {**attributes, "__slots__": slots}
+    return make, (metaclass, name, bases, attributes, class_id, extra), (state, slot_state), *rest
+
+
+def global_names_of(code: types.CodeType) -> list[str]:
+    """Return the names of the globals that `code` reads or sets, in the functions and classes it defines too."""
+    return [*cloudpickle._extract_code_globals(code), *_names_in_class_bodies(code)]
+
+
+_class_body_names: weakref.WeakKeyDictionary[types.CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def _names_in_class_bodies(code: types.CodeType) -> tuple[str, ...]:
+    """Return the names that class statements in `code` look up where it may be a global: not by LOAD_GLOBAL there."""
+    if not any(isinstance(const, types.CodeType) for const in code.co_consts):
+        return ()
+    names = _class_body_names.get(code)
+    if names is None:
+        names = tuple(dict.fromkeys(name for inner in _inner_code(code) for name in _loaded_names(inner)))
+        _class_body_names[code] = names
+    return names
+
+
+def _inner_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield const
+            yield from _inner_code(const)
+
+
+def _loaded_names(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+            yield instruction.argval
 
 
 def dumps_by_value(value: Any) -> bytes:

@@ -50,6 +50,8 @@ def find_or_build(class_id: str, definition: bytes) -> type:
         found = _find(class_id)
         if found is not None:
             return found
+        if not definition:
+            raise pickle.UnpicklingError("a class did not travel: its definition holds what can't be pickled")
         is_outermost, _is_building = not _is_building, True
         try:
             built = pickle.loads(definition)  # keeps the classes it leads to alive; the tracker holds them weakly
@@ -95,12 +97,12 @@ class _DefinitionPickler(ByValuePickler):
         super().__init__(file)
         self.class_ids: list[str] = []
 
-    def reducer_override(self, obj: Any) -> Any:
-        reduced = super().reducer_override(obj)
+    def reduce_class(self, held: type) -> Any:
+        reduced = super().reduce_class(held)
         if type(reduced) is not tuple or reduced[0] not in _MAKERS:
             return reduced
         make, args, state = reduced[:3]
-        class_id = cloudpickle._get_or_create_tracker_id(obj)
+        class_id = cloudpickle._get_or_create_tracker_id(held)
         self.class_ids.append(class_id)
         return _begin_class, (make, args, class_id), (class_id, state), None, None, _finish_class
 
@@ -112,13 +114,20 @@ class ResultPickler(ByValuePickler):
         super().__init__(file)
         self._definitions: dict[str, bytes] = {}
 
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type) and goes_by_value(obj):
-            class_id = cloudpickle._get_or_create_tracker_id(obj)
-            if class_id not in self._definitions:
-                self._define(obj)
-            return find_or_build, (class_id, self._definitions[class_id])
-        return super().reducer_override(obj)
+    def reduce_class(self, held: type) -> Any:
+        if not goes_by_value(held):
+            return super().reduce_class(held)
+        is_known = came_by_value(held)
+        class_id = cloudpickle._get_or_create_tracker_id(held)
+        if class_id not in self._definitions:
+            try:
+                self._define(held)
+            except Exception:  # the class is the user's, and may hold anything
+                if not is_known:
+                    raise
+                # The task put something into the caller's class that can't travel. The caller does not need it.
+                self._definitions[class_id] = b""
+        return find_or_build, (class_id, self._definitions[class_id])
 
     def _define(self, defined: type) -> None:
         with io.BytesIO() as file:
@@ -137,6 +146,11 @@ def goes_by_value(thing: type) -> bool:
     if thing in _NAMED_BY_TYPE or thing in cloudpickle._BUILTIN_TYPE_NAMES:
         return False
     return not cloudpickle._should_pickle_by_reference(thing)
+
+
+def came_by_value(thing: type) -> bool:
+    """Whether another process knows this class by its id: it came from there, or was sent there."""
+    return thing in cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
 
 
 def dumps_for_caller(value: Any) -> bytes:

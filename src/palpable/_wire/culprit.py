@@ -6,6 +6,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from palpable._wire.by_value_pickler import global_names_of
+
 _MAX_DEPTH = 12
 _MAX_TRIES = 500
 
@@ -97,9 +99,7 @@ def _listed_parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    from cloudpickle import cloudpickle
-
-    for name in cloudpickle._extract_code_globals(function.__code__):
+    for name in global_names_of(function.__code__):
         if name in function.__globals__:
             yield f"global {name!r}", function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):

@@ -61,8 +61,6 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
 
 def dumps_params(params: list[Any]) -> bytes:
     """Return the params of a chunk pickled. Raises NotPicklable as `dumps_call` does."""
-    if _are_atoms(map(type, params)):
-        return _dumps(params, PROTOCOL)
     try:
         return dumps_by_value(params)
     except Exception as error:  # as above

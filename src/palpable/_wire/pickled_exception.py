@@ -1,9 +1,9 @@
 """A task's exception as bytes, proven to load again, and its traceback as text.
 
 An exception often can't be pickled as it is: its `__init__` takes other parameters than `args` holds, or an attribute
-is a lock or a socket. Its type is what the caller's `except` looks for, so the type is kept as long as it can be: first
-the exception's own way of pickling, then its class, `args` and attributes set directly, without those that can't
-travel and with a note that names them.
+is a lock or a socket. Its type is what the caller's `except` looks for, so the type is kept wherever the caller has
+it: first the exception's own way of pickling is tried, then its class, `args` and attributes set directly, without
+those that can't travel and with a note that names them.
 
 Runs in: task processes. Speaks with: whoever asked for the task.
 """
@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from palpable._wire.caller_classes import ResultPickler, dumps_for_caller
+from palpable._wire.caller_classes import ResultPickler, came_by_value, dumps_for_caller, goes_by_value
 from palpable._wire.culprit import kind_of
 from palpable.units.task_exceptions import PalpableError, RemoteTraceback
 
@@ -42,13 +42,22 @@ def dumps_exception(error: BaseException) -> PickledException:
     kind = type(error)
     error_type = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     payload: bytes | None = None
-    for dumps in (_dumps_its_own_way, _dumps_piece_by_piece):
+    # A class made in this task has no `except` that waits for it: half of its instance is worth less than the text.
+    ways = (_dumps_its_own_way, _dumps_piece_by_piece) if _is_known_elsewhere(kind) else (_dumps_its_own_way,)
+    for dumps in ways:
         try:
             payload = dumps(error)
             break
         except Exception:  # its class is the user's, and may raise anything
             continue
     return PickledException(payload, error_type, _cut(_text_of(error), _MAX_MESSAGE_CHARACTERS), _traceback_of(error))
+
+
+def _is_known_elsewhere(kind: type) -> bool:
+    try:
+        return came_by_value(kind) or not goes_by_value(kind)
+    except Exception:  # as below
+        return False
 
 
 def _text_of(error: BaseException) -> str:
@@ -107,20 +116,18 @@ def _with_notes(error: BaseException, notes: list[str]) -> BaseException:
     return error
 
 
-_ARGS: Any = vars(BaseException)["args"]
-"""The descriptor itself: a class of the user's may have a property of that name."""
-
-
 class _PiecewisePickler(ResultPickler):
     """Writes exceptions, also those inside other exceptions, without their own `__reduce__` and `__init__`."""
 
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, BaseException):
             return super().reducer_override(obj)
+        # The reduce of the builtin class knows what it keeps outside of `args` and `__dict__`: errno, name, path...
+        _, args, *state = _builtin_base(type(obj)).__reduce__(obj)
         left_out: list[str] = []
-        args = tuple(_portable(arg, f"argument {number}", left_out) for number, arg in enumerate(_ARGS.__get__(obj)))
+        args = tuple(_portable(arg, f"argument {number}", left_out) for number, arg in enumerate(args))
         attributes: dict[str, Any] = {}
-        for name, value in BaseException.__getattribute__(obj, "__dict__").items():
+        for name, value in (state[0] if state and state[0] else {}).items():
             before = len(left_out)
             portable = _portable(value, name, left_out)
             if len(left_out) == before:
@@ -145,18 +152,24 @@ def _portable(value: Any, name: str, left_out: list[str]) -> Any:
     return value
 
 
+def _builtin_base(error_class: type[BaseException]) -> Any:
+    return next(base for base in error_class.__mro__ if base.__module__ == "builtins")
+
+
 def _rebuild(error_class: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    builtin: Any = next(base for base in error_class.__mro__ if base.__module__ == "builtins")
+    builtin = _builtin_base(error_class)
     try:
         error = error_class.__new__(error_class, *args)
     except Exception:  # a __new__ of the user's own
         error = builtin.__new__(error_class, *args)
     try:
-        builtin.__init__(error, *args)  # sets errno, object, reason... where the builtin class has such
-    except Exception:
+        builtin.__init__(error, *args)
+    except Exception:  # `args` was set to what that class does not take
         BaseException.__init__(error, *args)
-    _ARGS.__set__(error, args)
-    error.__dict__.update(attributes)
+    try:
+        BaseException.__setstate__(error, attributes)
+    except Exception:  # a __setattr__ or a property of the user's own
+        error.__dict__.update(attributes)
     return error
 
 

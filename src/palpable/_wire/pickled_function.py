@@ -28,7 +28,7 @@ except ImportError:
 
 from cloudpickle import cloudpickle
 
-from palpable._wire.by_value_pickler import dumps_by_value
+from palpable._wire.by_value_pickler import dumps_by_value, global_names_of
 from palpable._wire.caller_classes import goes_by_value
 from palpable._wire.culprit import find_culprit
 from palpable.units.task_exceptions import NotPicklable
@@ -169,8 +169,8 @@ _IMMUTABLE_BY_NAME = frozenset(
 )
 """Named, not imported: most processes do without these modules."""
 _DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-_FIXED_WITH_ITS_CLASS = frozenset({"__annotations__", "__dataclass_fields__"})
-"""Dicts that are made with the class and only read after it."""
+_FIXED_WITH_ITS_CLASS = frozenset({"__annotations__", "__dataclass_fields__", "__slotnames__"})
+"""Made with the class, or by the first pickling of an instance, and only read after that."""
 
 
 class _HeldValues:
@@ -278,7 +278,7 @@ class _HeldValues:
             self._cells.append((cell, value))
             if not self.add(value):
                 return False
-        for name in cloudpickle._extract_code_globals(code):
+        for name in global_names_of(code):
             value = function.__globals__.get(name, _ABSENT)
             self._names.append((function.__globals__.get, name, value))
             if value is not _ABSENT and not self.add(value):
