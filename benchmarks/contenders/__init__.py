@@ -1,0 +1,1 @@
+"""One module per peer, all of the same shape; each lists its variants in `CONTENDERS`."""
