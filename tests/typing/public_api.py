@@ -1,0 +1,159 @@
+"""The public API as a user's type checker sees it. Checked by mypy and pyright, never run.
+
+Where a call is wrong on purpose, the comment that lets it pass must be needed: both checkers are told to complain of
+one that is not.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Iterator
+from typing import Any, assert_type
+
+from palpable import (
+    AsyncClient,
+    Client,
+    Executor,
+    MapFunction,
+    Messenger,
+    PalpableError,
+    Procedure,
+    RunFunction,
+    Server,
+    Task,
+    TaskCancelled,
+    TaskCrashed,
+    TaskFuture,
+    TaskResponse,
+    TaskResult,
+    TaskTimeout,
+    current_task,
+)
+
+
+def double(number: int) -> int:
+    return number * 2
+
+
+def spell(number: int, *, loud: bool = False) -> str:
+    return str(number).upper() if loud else str(number)
+
+
+class Add(Procedure):
+    def __init__(self, first: int, second: int) -> None:
+        self.first = first
+        self.second = second
+
+    def run(self, messenger: Messenger) -> int:
+        messenger.info("adding")
+        messenger.progress(1, 2, "half")
+        assert_type(messenger.map(double, [1, 2]), list[int])
+        assert_type(messenger.submit(spell, 1, loud=True), TaskFuture[str])
+        assert_type(messenger.run(double, 1), int)
+        assert_type(messenger.attempt, int)
+        messenger.submit_tasks([Task(RunFunction(double, 1))], need_followup=True)
+        assert_type(messenger.query_results(["id"]), list[TaskResult | None])
+        return self.first + self.second
+
+
+def with_a_client(client: Client) -> None:
+    assert_type(client.map(double, [1, 2]), list[int])
+    assert_type(client.map(spell, range(3)), list[str])
+    assert_type(client.run(double, 1), int)
+    assert_type(client.submit(double, 1), TaskFuture[int])
+    assert_type(client.submit(spell, 1, loud=True).result(), str)
+    assert_type(client.options(isolation="worker", timeout_seconds=1.5, priority=2, ends_with_client=True), Client)
+    for number in client.imap(double, [1]):
+        assert_type(number, int)
+    for number in client.imap_unordered(double, [1]):
+        assert_type(number, int)
+    assert_type(client.run_procedure(Add(1, 2), waiting_seconds=-1), TaskResult)
+    assert_type(client.run_procedure(MapFunction(double, [1])), TaskResult)
+    assert_type(client.query_result("id"), TaskResult | None)
+    assert_type(client.result("id", timeout_seconds=1), TaskResult)
+    assert_type(client.ajax_run_procedure(Add(1, 2)), TaskResponse)
+    assert_type(client.ajax_query_result("id"), TaskResponse)
+    assert_type(client.cancel("id"), bool)
+    assert_type(client.logs("id"), str)
+    for piece in client.logs("id", follow=True):
+        assert_type(piece, str)
+    for task in client.tasks(state="running", limit=5):
+        assert_type(task.task_id, str)
+        assert_type(task.cpu_seconds, float | None)
+    assert_type(client.get_status(), dict[str, Any])
+
+
+def with_wrong_arguments(client: Client) -> None:
+    client.map(double, ["text"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    client.submit(double)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.submit(spell, 1, quiet=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.options(isolation="thread")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client("path", "AF_UNIX", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def with_a_server() -> None:
+    with Server(num_workers=2, isolation="worker", preload=["json"]) as server:
+        assert_type(server, Server)
+        assert_type(server.is_listening, bool)
+        assert_type(server.status, dict[str, Any])
+        with server.client() as client:
+            assert_type(client, Client)
+    Server("logs", ("127.0.0.1", 8089), "AF_INET", b"key", 2, 10800, 100000, 60).start().stop()
+
+
+def with_futures(future: TaskFuture[int]) -> None:
+    assert_type(future.task_id, str)
+    assert_type(future.result(timeout=1), int)
+    as_base: concurrent.futures.Future[int] = future
+    done, _ = concurrent.futures.wait([as_base])
+    assert_type(done, set[concurrent.futures.Future[int]])
+
+
+def with_an_executor() -> None:
+    with Executor(max_workers=2) as executor:
+        base: concurrent.futures.Executor = executor
+        assert_type(base.submit(double, 1).result(), int)
+        assert_type(executor.submit(double, 1).result(), int)
+        numbers: Iterator[int] = executor.map(double, [1, 2])
+        assert_type(list(numbers), list[int])
+
+
+async def with_an_async_client() -> None:
+    async with AsyncClient("path", "AF_UNIX", b"key") as client:
+        assert_type(await client.run(double, 1), int)
+        assert_type(await client.map(double, [1]), list[int])
+        async for number in client.imap(double, [1]):
+            assert_type(number, int)
+        assert_type(await client.query_result("id"), TaskResult | None)
+        assert_type(await client.cancel("id"), bool)
+
+
+def with_results(result: TaskResult) -> None:
+    assert_type(result.is_successful, bool | None)
+    assert_type(result.exit_status, int | None)
+    assert_type(result.cpu_seconds, float | None)
+    assert_type(result.peak_memory_bytes, int | None)
+    assert_type(result.elapsed_seconds, float | None)
+    assert_type(result.attempt, int | None)
+    assert_type(result.followup_task_ids, tuple[str, ...])
+
+
+def with_errors(client: Client) -> None:
+    try:
+        client.run(double, 1)
+    except TaskCrashed as error:
+        assert_type(error.exit_status, int | None)
+        assert_type(error.output_tail, str)
+        broken: concurrent.futures.BrokenExecutor = error
+        assert broken
+    except TaskTimeout as error:
+        assert_type(error.elapsed_seconds, float | None)
+    except TaskCancelled as error:
+        cancelled: concurrent.futures.CancelledError = error
+        assert cancelled
+    except PalpableError:
+        pass
+
+
+def inside_a_task() -> None:
+    assert_type(current_task(), Messenger)
