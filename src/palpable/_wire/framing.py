@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +36,12 @@ def encode_frame(message: Any) -> bytearray:
     return frame
 
 
+@functools.cache
+def _decoder_of(type: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder for a message type; it holds no state, so all readers share it."""
+    return msgspec.msgpack.Decoder(type)
+
+
 class FrameReader(Generic[T]):
     """Turns a stream of bytes, cut anywhere, into the messages in it.
 
@@ -50,7 +57,7 @@ class FrameReader(Generic[T]):
     """
 
     def __init__(self, type: Any, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
-        self._decoder = msgspec.msgpack.Decoder(type)
+        self._decoder = _decoder_of(type)
         self._rest = bytearray()
         self._wanted = 0
         self.limit_bytes = limit_bytes
@@ -91,3 +98,8 @@ class FrameReader(Generic[T]):
     def has_partial(self) -> bool:
         """Whether a frame has begun and is not complete."""
         return bool(self._rest)
+
+    def take_rest(self) -> bytearray:
+        """Return what there is of a frame that is not complete, and forget it: another reader goes on."""
+        rest, self._rest = self._rest, bytearray()
+        return rest

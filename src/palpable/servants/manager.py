@@ -30,7 +30,7 @@ from palpable._wire.messages import (
 from palpable._zygote.settings import ZygoteSettings
 from palpable.servants.delivery import Delivery, Peer
 from palpable.servants.function_store import FunctionStore
-from palpable.servants.output_store import OutputStore, empty_spool
+from palpable.servants.output_store import OutputStore, empty_spool, spool_size
 from palpable.servants.process_link import ProcessLink
 from palpable.servants.process_pool import ProcessPool
 from palpable.servants.servant import Servant
@@ -242,9 +242,9 @@ class Manager(Servant):
         if runner is not None:
             begun = list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]
             last = (begun or runner.ended or [None])[-1]
-        if last is not None:
-            self.outputs.collect(last.task_id, link.spool_path, link.collected_bytes)
-        if link.spool_path:
+        if link.spool_path and spool_size(link.spool_path):
+            if last is not None:
+                self.outputs.collect(last.task_id, link.spool_path, link.collected_bytes)
             empty_spool(link.spool_path)
         link.close()
         self.links.pop(link.runner_id, None)
@@ -314,8 +314,6 @@ class Manager(Servant):
     def _release_wait(self, order: effect.ReleaseWait) -> None:
         peer = self.peers.get(order.connection_id)
         if peer is not None:
-            # The results it waited for must be there when it goes on.
-            self.delivery.flush()
             peer.send(WaitOver(wait_id=order.wait_id))
 
     def _refuse_wait(self, order: effect.RefuseWait) -> None:

@@ -111,6 +111,14 @@ class OutputStore:
         self._outputs.pop(task_id, None)
 
 
+def spool_size(spool_path: str) -> int:
+    """Return how many bytes a spool file holds; 0 if it is not there."""
+    try:
+        return os.stat(spool_path).st_size
+    except OSError:
+        return 0
+
+
 def empty_spool(spool_path: str) -> None:
     """Make a spool file ready for its next process."""
     try:
