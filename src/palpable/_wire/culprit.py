@@ -23,40 +23,53 @@ def find_culprit(value: Any, dumps: Callable[[Any], bytes]) -> str:
         >>> find_culprit({"a": [1, threading.Lock()]}, pickle.dumps)
         "item 'a' -> item 1 (a _thread.lock)"
     """
-    steps: list[str] = []
-    tries = _MAX_TRIES
-    seen = {id(value)}
-    innermost = value
-    while len(steps) < _MAX_DEPTH:
-        for name, part in _parts(innermost):
-            if id(part) in seen:
-                continue
-            seen.add(id(part))
-            tries -= 1
-            if tries < 0 or not _is_refused(part, dumps):
-                continue
-            steps.append(name)
-            innermost = part
-            break
-        else:
-            break
-    if not steps:
+    search = _Search(dumps)
+    search.refused.add(id(value))
+    way = search.way_into(value, _MAX_DEPTH) or []
+    if not way:
         return ""
-    return f"{' -> '.join(steps)} (a {kind_of(innermost)})"
+    return f"{' -> '.join(name for name, _ in way)} (a {kind_of(way[-1][1])})"
+
+
+class _Search:
+    """One search: depth first, every part once."""
+
+    def __init__(self, dumps: Callable[[Any], bytes]) -> None:
+        self._dumps = dumps
+        self._tries = _MAX_TRIES
+        self._accepted: set[int] = set()
+        self.refused: set[int] = set()
+
+    def way_into(self, value: Any, depth: int) -> list[tuple[str, Any]] | None:
+        """Return the steps to a part that is refused for itself; [] if that is `value`; None if it lies elsewhere."""
+        is_refused_for_a_part = False
+        for name, part in _parts(value):
+            if id(part) in self.refused:  # a part that holds `value` in turn
+                is_refused_for_a_part = True
+            elif depth and self._is_refused(part):
+                way = self.way_into(part, depth - 1)
+                if way is not None:
+                    return [(name, part), *way]
+                is_refused_for_a_part = True
+        return None if is_refused_for_a_part else []
+
+    def _is_refused(self, part: Any) -> bool:
+        if id(part) in self._accepted or self._tries == 0:
+            return False
+        self._tries -= 1
+        try:
+            self._dumps(part)
+        except Exception:  # the parts are the user's, and may raise anything
+            self.refused.add(id(part))
+            return True
+        self._accepted.add(id(part))
+        return False
 
 
 def kind_of(value: Any) -> str:
     """Return the name of the type of `value`, with its module unless it is a builtin."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _is_refused(part: Any, dumps: Callable[[Any], bytes]) -> bool:
-    try:
-        dumps(part)
-    except Exception:  # the parts are the user's, and may raise anything
-        return True
-    return False
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
@@ -68,7 +81,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _listed_parts(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, types.MethodType):
-        yield "the object it is bound to", value.__self__
+        yield "bound object", value.__self__
         yield f"function {value.__func__.__name__!r}", value.__func__
     elif isinstance(value, types.FunctionType):
         yield from _parts_of_function(value)
@@ -95,7 +108,7 @@ def _listed_parts(value: Any) -> Iterator[tuple[str, Any]]:
         for number, item in enumerate(getattr(value, "args", ()) if isinstance(value, BaseException) else ()):
             yield f"argument {number}", item
         if type(value).__module__ == "__main__" or "<locals>" in type(value).__qualname__:
-            yield f"its class {type(value).__qualname__!r}", type(value)
+            yield f"class {type(value).__qualname__!r}", type(value)
 
 
 def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -51,7 +51,11 @@ def dumps_function(function: Callable[..., Any]) -> PickledFunction:
     if len(cloudpickle._PICKLE_BY_VALUE_MODULES) != _by_value_modules_count:
         _forget_all()
     entry = _cache.get(id(function))
-    if entry is not None and entry.refers_to() is function and (entry.held is None or entry.held.is_unchanged()):
+    if (
+        entry is not None
+        and entry.refers_to() is function
+        and (entry.held is None or entry.held.is_unchanged(function))
+    ):
         return entry.pickled
     return _dumps_anew(function)
 
@@ -71,7 +75,7 @@ def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
     if not callable(function):
         raise TypeError(f"function must be callable, not {function!r} (a {type(function).__qualname__})")
     # Looked at before it is pickled: a change by another thread in between is then seen the next time.
-    held = _HeldValues()
+    held = _HeldValues(function)
     is_stable = held.add(function)
     name = name_of(function)
     try:
@@ -93,7 +97,7 @@ def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
 
 class _Entry(NamedTuple):
     refers_to: Callable[[], Any]
-    """A weak reference: an id is used again after the function is gone."""
+    """A weak reference where there is one: an id is used again after the function is gone."""
     held: _HeldValues | None
     """None: nothing that could change."""
     pickled: PickledFunction
@@ -115,10 +119,14 @@ def _forget_all() -> None:
 
 def _remember(function: Callable[..., Any], held: _HeldValues | None, pickled: PickledFunction) -> None:
     key = id(function)
+    reference: Callable[[], Any]
     try:
         reference = weakref.ref(function, lambda _: _cache.pop(key, None))
-    except TypeError:  # of a kind that has no weak references
-        return
+    except TypeError:  # `str.upper` and the like have none
+
+        def reference() -> Any:
+            return function
+
     _cache[key] = _Entry(reference, held, pickled)
     if len(_cache) > _MAX_ENTRIES or len(pickled.data) > _MAX_BYTES // _MAX_ENTRIES:
         _drop_oldest(key)
@@ -168,15 +176,22 @@ _IMMUTABLE_BY_NAME = frozenset(
     }
 )
 """Named, not imported: most processes do without these modules."""
+_METHODS_IN_C = (types.MethodDescriptorType, types.WrapperDescriptorType)
 _DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _FIXED_WITH_ITS_CLASS = frozenset({"__annotations__", "__dataclass_fields__", "__slotnames__"})
 """Made with the class, or by the first pickling of an instance, and only read after that."""
+
+_REPR_WRAPPERS = ("_recursive_repr.<locals>.wrapper", "recursive_repr.<locals>.decorating_function.<locals>.wrapper")
+"""The `__repr__` of every dataclass: it holds a set of what it is just showing."""
 
 
 class _HeldValues:
     """Everything a function by value leads to, to tell whether any of it was replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Any) -> None:
+        self._root = id(root)
+        """Not the function itself, which must not be kept alive from here."""
+        self._root_parts: tuple[Any, Any, Any] | None = None
         self._functions: list[tuple[Any, Any, Any, Any]] = []
         self._names: list[tuple[Callable[..., Any], str, Any]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = []
@@ -186,10 +201,19 @@ class _HeldValues:
 
     @property
     def is_empty(self) -> bool:
-        return not (self._functions or self._names or self._sizes or self._cells or self._module_count)
+        parts = (self._root_parts, self._functions, self._names, self._sizes, self._cells, self._module_count)
+        return not any(parts)
 
-    def is_unchanged(self) -> bool:
-        """Whether every name still holds the identical object."""
+    def is_unchanged(self, root: Any) -> bool:
+        """Whether every name still holds the identical object. `root`: the function this was made for."""
+        if self._root_parts is not None:
+            code, defaults, keyword_defaults = self._root_parts
+            if (
+                root.__code__ is not code
+                or root.__defaults__ is not defaults
+                or root.__kwdefaults__ is not keyword_defaults
+            ):
+                return False
         try:
             for function, code, defaults, keyword_defaults in self._functions:
                 if (
@@ -248,6 +272,8 @@ class _HeldValues:
             return cloudpickle._lookup_module_and_qualname(value) is not None or self.add(value.__wrapped__)
         if kind is staticmethod or kind is classmethod:
             return self.add(value.__func__)
+        if kind in _METHODS_IN_C:
+            return self.add(value.__objclass__)
         if kind is property:
             return all(map(self.add, (value.fget, value.fset, value.fdel)))
         return kind is logging.Logger  # pickled as its name
@@ -263,20 +289,23 @@ class _HeldValues:
         if cloudpickle._should_pickle_by_reference(function):
             return True
         code, defaults, keyword_defaults = function.__code__, function.__defaults__, function.__kwdefaults__
-        self._functions.append((function, code, defaults, keyword_defaults))
+        if id(function) == self._root:
+            self._root_parts = (code, defaults, keyword_defaults)
+        else:
+            self._functions.append((function, code, defaults, keyword_defaults))
         if not all(map(self.add, defaults or ())):
             return False
         if keyword_defaults and not self._add_items(keyword_defaults):
             return False
         if not self._add_items(vars(function)) or not all(map(self._add_hint, function.__annotations__.values())):
             return False
-        for cell in function.__closure__ or ():
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
             try:
                 value = cell.cell_contents
             except ValueError:  # not assigned yet
                 return False
             self._cells.append((cell, value))
-            if not self.add(value):
+            if not self.add(value) and not (name == "repr_running" and code.co_qualname in _REPR_WRAPPERS):
                 return False
         for name in global_names_of(code):
             value = function.__globals__.get(name, _ABSENT)

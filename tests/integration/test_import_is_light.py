@@ -1,0 +1,33 @@
+"""What `import palpable` and each part load: a client does not pay for the server, nor a task for either."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that the statement loads in a new interpreter, beyond those of an empty one."""
+    source = f"import sys; before = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - before))"
+    command = [sys.executable, "-S", "-c", source] if statement == "pass" else [sys.executable, "-c", source]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return set(result.stdout.split())
+
+
+def test_the_package_alone_loads_next_to_nothing() -> None:
+    assert loaded_by("import palpable") <= {"palpable", "__future__"}
+
+
+def test_the_errors_load_nothing_but_themselves() -> None:
+    loaded = loaded_by("from palpable import PalpableError, TaskFailed, ServerUnreachable")
+    assert not loaded & {"typing", "concurrent.futures", "logging", "msgspec", "cloudpickle", "multiprocessing"}
+
+
+def test_what_unpickles_and_runs_a_task_loads_no_server_and_no_heavy_module() -> None:
+    loaded = loaded_by("import palpable._wire.payload")
+    heavy = {"asyncio", "ssl", "socket", "subprocess", "multiprocessing", "concurrent.futures", "hashlib", "_hashlib"}
+    heavy |= {"numpy", "psutil", "rich", "uvloop", "hmac"}
+    assert not loaded & heavy
+    ours = {name for name in loaded if name.startswith("palpable")}
+    assert all(name.split(".")[1:2] in ([], ["_wire"], ["units"]) for name in ours), ours
+    assert not {name for name in ours if "client" in name or "messenger" in name}
