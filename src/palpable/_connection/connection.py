@@ -1,0 +1,644 @@
+"""One socket to the server, many requests, all threads of a process.
+
+Sending: a caller sends by itself when nothing was sent for a millisecond, so that a single call leaves at once. In a
+    loop of
+submits the tasks are gathered (`outbox`) and leave together: when the batch is full, when a millisecond is over, when
+somebody waits, or, after the last of them, by the background thread.
+
+Reading: by one of the threads that wait (`leadership`), or by the background thread. Nobody polls.
+
+Ends: the first error breaks the connection for good, and everything that is pending fails with ServerUnreachable. The
+    owner
+opens a new one. A fork breaks it in the child. No message of a broken connection is ever sent or delivered later.
+"""
+
+from __future__ import annotations
+
+import atexit
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from palpable._connection import forking
+from palpable._connection.background import Background
+from palpable._connection.inbox import Inbox
+from palpable._connection.leadership import Leadership, Role
+from palpable._connection.outbox import DONT_WAIT, Delivery, Outbox
+from palpable._connection.readiness import wait_until_ready
+from palpable._connection.waiting import Blocked, LogRequest, Request, ResultTaker, Watched
+from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameError, FrameReader
+from palpable._wire.messages import (
+    Done,
+    GetStatus,
+    LogChunk,
+    Message,
+    RequestFailed,
+    ResultsFound,
+    ResultsPushed,
+    ServerAnswer,
+    StatusReport,
+    TaskList,
+    TaskOptions,
+    TaskReport,
+    TaskRequest,
+    TasksAccepted,
+    TasksCancelled,
+    ToTaskProcess,
+    WaitOver,
+)
+from palpable.units.task_exceptions import PayloadTooLarge, ServerUnreachable, error_named
+
+if TYPE_CHECKING:
+    from palpable._connection.tls_stream import TlsStream
+
+GATHER_SECONDS = 0.001
+"""How long a submitted task may wait for others to travel with it."""
+ACKNOWLEDGE_SECONDS = 0.005
+"""How long an acknowledgement may wait for something to travel with it."""
+LINGER_SECONDS = 0.002
+"""How long the background thread leaves the socket to callers, after one of them used it."""
+CLOSE_SECONDS = 2.0
+"""How long `close` tries to send what is unsent."""
+FRAME_OVERHEAD_BYTES = 1 << 10
+
+
+class Connection:
+    """A connection to a server, after the handshake. Safe to use from every thread.
+
+    Args:
+        stream: the socket, blocking, or a `TlsStream`.
+        reader: what read from the socket before; a frame it has only a part of goes on here.
+        first_bytes: or, in its place, the bytes it has read too many.
+        inside_task: the server frees the slot of a task that waits on this connection (`task_waits`).
+        on_other: called with messages that are no answers (`RunTasks`), by whichever thread reads.
+        info: what the server says of itself.
+        address: of the server, for messages.
+        read_by_callers: False: only the background thread reads and writes.
+    """
+
+    def __init__(
+        self,
+        stream: socket.socket | TlsStream,
+        *,
+        reader: FrameReader[Any] | None = None,
+        first_bytes: bytes = b"",
+        inside_task: bool = False,
+        on_other: Callable[[Any], None] | None = None,
+        info: Mapping[str, Any] | None = None,
+        address: str = "",
+        read_by_callers: bool = True,
+    ) -> None:
+        self.stream = stream
+        self.info: Mapping[str, Any] = info or {}
+        self.address = address
+        self.is_inside_task = inside_task
+        self._on_other = on_other
+        self._is_direct = read_by_callers
+        self._recv: Callable[[int, int], bytes] = stream.recv
+        self._send: Callable[[Any, int], int] = stream.send
+        self._lock = threading.RLock()
+        first = reader.take_rest() if reader is not None else first_bytes
+        conversation = ServerAnswer if on_other is None else ToTaskProcess
+        self._inbox = Inbox(conversation, first, limit_bytes=(1 << 32) - 1)
+        self._outbox = Outbox()
+        self._leadership = Leadership(by_anyone=read_by_callers)
+        self._background = Background(self)
+        self._leadership.background = self._background
+        self._takers: dict[str, ResultTaker] = {}
+        self._requests: dict[int, Request] = {}
+        self._flushed_at = 0.0
+        self._used_at = monotonic()
+        self._broken = ""
+        self._is_disposed = False
+        self._is_abandoned = False
+        self._is_orphan = False
+        self.is_send_blocked = False
+        self.max_payload_bytes = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES)
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            ResultsPushed: self._on_results,
+            TasksAccepted: self._on_accepted,
+            RequestFailed: self._on_failed,
+            ResultsFound: self._on_found,
+            WaitOver: self._on_wait_over,
+            LogChunk: self._on_log,
+            TasksCancelled: self._on_answer,
+            TaskList: self._on_answer,
+            StatusReport: self._on_answer,
+            Done: self._on_answer,
+        }
+        forking.register(self)
+
+    # --- submitting -----------------------------------------------------------------------------------------------
+
+    def submit(self, request: TaskRequest, function: bytes, options: TaskOptions, taker: ResultTaker) -> None:
+        """Submit a task whose result `taker` gets. Does not wait; the task leaves within a millisecond or so.
+
+        Raises:
+            ServerUnreachable: the connection is broken; nothing was submitted.
+            PayloadTooLarge: the server accepts less.
+        """
+        self.add_task(request, function, options, taker)
+        if monotonic() - self._flushed_at > GATHER_SECONDS:
+            self.flush()
+        if not self._background.is_attentive:
+            self._background.attend()
+
+    def add_task(
+        self,
+        request: TaskRequest,
+        function: bytes,
+        options: TaskOptions,
+        taker: ResultTaker | None,
+        *,
+        needs_exit: bool = False,
+    ) -> None:
+        """As `submit`, but the task leaves with the next `flush` or `wait`, unless the batch is full before.
+
+        Args:
+            taker: gets the result; None: the server keeps it for a query.
+            needs_exit: the result is to hold exit status and usage.
+        """
+        if len(request.payload) + len(function) + FRAME_OVERHEAD_BYTES > self.max_payload_bytes:
+            raise self._too_large(len(request.payload) + len(function), request.name)
+        if self._broken:
+            raise self.error()
+        delivery: Delivery = "none" if taker is None else "push"
+        if taker is not None:
+            # Before it can be sent: the result might be here first.
+            self._takers[request.task_id] = taker
+        is_full = self._outbox.add_task(request, function, options, delivery, needs_exit)
+        if self._broken:
+            # Broken between the look above and the entry into `_takers`: whoever broke it may have looked there
+            # before.
+            self._fail_everything()
+        elif is_full:
+            self.flush()
+
+    def _too_large(self, size: int, name: str) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"{name or 'the task'} and its arguments take {size} bytes pickled; the server accepts "
+            f"{self.max_payload_bytes}. Pass large data by file or database, or raise the server's limit.",
+            size_bytes=size,
+            limit_bytes=self.max_payload_bytes,
+        )
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def ask(self, make: Callable[[int], Message], on_answer: Callable[[Message], None] | None = None) -> Request:
+        """Queue the request `make(request_id)`; the answer comes into what is returned. Leaves with the next `wait`."""
+        request = Request(self._outbox.new_request_id(), on_answer)
+        self._enter(request, make(request.request_id))
+        return request
+
+    def ask_for_logs(self, make: Callable[[int], Message]) -> LogRequest:
+        """As `ask`, for an answer in pieces."""
+        request = LogRequest(self._outbox.new_request_id())
+        self._enter(request, make(request.request_id))
+        return request
+
+    def forget(self, request: Request) -> None:
+        """Nobody waits for this answer any more."""
+        self._requests.pop(request.request_id, None)
+
+    def forget_answer(self, answer: Any) -> None:
+        """An `on_answer` for requests that nobody waits for."""
+        self._requests.pop(answer.request_id, None)
+
+    def _enter(self, request: Request, message: Message) -> None:
+        if self._broken:
+            raise self.error()
+        self._requests[request.request_id] = request
+        self._outbox.add(message)
+        if self._broken:
+            self._fail_everything()  # as in `add_task`
+
+    def answer_to(self, make: Callable[[int], Message]) -> Any:
+        """Ask, wait, and return the answer.
+
+        Raises:
+            PalpableError: the request was refused, or the connection broke.
+        """
+        request = self.ask(make)
+        try:
+            self.wait(request.is_done, (request,))
+        finally:
+            self.forget(request)
+        if request.error is not None:
+            raise request.error
+        return request.answer
+
+    def server_info(self) -> Mapping[str, Any]:
+        """Return what the server says of itself; asks it, if it did not say so when the connection was made."""
+        if not self.info:
+            self.info = self.answer_to(lambda request_id: GetStatus(request_id=request_id)).status
+        return self.info
+
+    def send(self, message: Message) -> None:
+        """Send a message that has no answer, now.
+
+        Raises:
+            ServerUnreachable: the connection is broken.
+        """
+        if self._broken:
+            raise self.error()
+        self._outbox.add(message)
+        self.flush()
+        if self._broken:
+            raise self.error()
+
+    # --- waiting --------------------------------------------------------------------------------------------------
+
+    def wait(
+        self, is_done: Callable[[], bool], watched: Iterable[Watched], timeout_seconds: float | None = None
+    ) -> bool:
+        """Send everything, and wait until `is_done()`; return what it says at the end.
+
+        Args:
+            is_done: may become True only by what one of `watched` receives.
+            timeout_seconds: at most so long; None: until it is.
+
+        Raises:
+            ServerUnreachable: the connection is broken, and `watched` is empty.
+        """
+        self.flush()
+        if is_done():
+            return True
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        blocked = Blocked(is_done)
+        try:
+            return self._wait_as(blocked, watched, deadline)
+        finally:
+            # Twice, because a Ctrl-C may come in the middle of the first: others would wait for ever.
+            try:
+                self._leave(blocked)
+            except BaseException:
+                self._leave(blocked)
+                raise
+
+    def _wait_as(self, blocked: Blocked, watched: Iterable[Watched], deadline: float | None) -> bool:
+        is_done = blocked.is_done
+        is_nested = False
+        while not is_done():
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return False
+            role = self._leadership.claim(blocked, watched, may_lead=not self._broken)
+            if role is Role.FOLLOWER:
+                if self._broken and not watched:
+                    raise self.error()
+                if self._leadership.is_in_background or not self._is_direct:
+                    self._background.wake()  # it hands over to us, or sends and reads for us
+                # Only now: see the race in `waiting`.
+                if not is_done():
+                    blocked.sleep(left)
+            elif self._broken:
+                raise self.error()
+            else:
+                self._read(left)
+                is_nested = is_nested or role is Role.NESTED
+        if is_nested:
+            # What the outer reader waits for may have arrived here, while it waits for bytes. Have the server send
+            # some.
+            self.ask(lambda request_id: GetStatus(request_id=request_id), on_answer=self.forget_answer)
+            self.flush()
+        return True
+
+    def _leave(self, blocked: Blocked) -> None:
+        nobody_reads = self._leadership.leave(blocked)
+        self._used_at = monotonic()
+        if self._broken:
+            self.dispose()
+        elif self._outbox.has_unsent or (nobody_reads and self._takers):
+            # Acknowledgements of a task process leave with its next message; it has one at least, when the task ends.
+            if not self.is_inside_task or self._takers:
+                self._background.attend()
+
+    def read_until(self, is_done: Callable[[], bool]) -> None:
+        """Read, for the owner of the process, until a message given to `on_other` makes `is_done()` True.
+
+        Raises:
+            ServerUnreachable: the connection broke.
+        """
+        self.wait(is_done, ())
+
+    # --- reading; only the leader ---------------------------------------------------------------------------------
+
+    def _read(self, timeout_seconds: float | None) -> None:
+        """Read once, at most `timeout_seconds` later, and dispatch what is complete."""
+        inbox = self._inbox
+        try:
+            if not inbox.may_hold_messages:  # else the last reader was interrupted in the middle
+                flags = 0
+                if timeout_seconds is not None:
+                    if not wait_until_ready((self.stream,), (), timeout_seconds):
+                        return
+                    flags = DONT_WAIT
+                if not inbox.receive(self._recv, flags):
+                    self.break_off("the server closed the connection")
+                    return
+            inbox.dispatch_each(self._dispatch)
+        except BlockingIOError:
+            inbox.may_hold_messages = False
+        except FrameError as error:
+            self.break_off(f"what it sent is not understood ({error})")
+        except (OSError, ValueError) as error:
+            self.break_off(str(error))
+
+    def read_without_waiting(self) -> bool:
+        """For the background thread: dispatch what was received before; return whether there was something."""
+        if not self._inbox.may_hold_messages and not getattr(self.stream, "has_plaintext", False):
+            return False
+        self._read(0.0 if self._inbox.may_hold_messages else None)
+        return True
+
+    def read_ready(self) -> None:
+        """For the background thread: read from the socket, which has something."""
+        self._read(0.0)
+
+    def _dispatch(self, message: Any) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(message)
+        elif self._on_other is not None:
+            self._on_other(message)
+
+    def take_result(self, report: TaskReport) -> None:
+        """Only for the reader, from within an `on_answer`: a result is known by other means than a push."""
+        taker = self._takers.get(report.task_id)
+        if taker is not None:
+            if not taker.take(report):
+                self._background.call(lambda: taker.finish(report))
+            self._takers.pop(report.task_id, None)
+
+    def _on_results(self, message: ResultsPushed) -> None:
+        takers = self._takers
+        for report in message.reports:
+            taker = takers.get(report.task_id)
+            if taker is not None:
+                if not taker.take(report):
+                    self._background.call(lambda taker=taker, report=report: taker.finish(report))  # type:
+                    ignore[misc]
+                # Only now: an interrupt before this line has the message dispatched once more.
+                takers.pop(report.task_id, None)
+        self._outbox.acknowledge(message.sequence)
+
+    def _on_found(self, message: ResultsFound) -> None:
+        self._on_answer(message)
+        if message.sequence:
+            self._outbox.acknowledge(message.sequence)
+            # At once: another client may ask for the same task, and must not be told that it is still there.
+            self.flush(wait=False)
+
+    def _on_accepted(self, message: TasksAccepted) -> None:
+        self._outbox.accepted(message.request_id)
+        self._on_answer(message)
+
+    def _on_wait_over(self, message: WaitOver) -> None:
+        request = self._requests.get(message.wait_id)
+        if request is not None:
+            request.settle(message)
+
+    def _on_answer(self, message: Any) -> None:
+        request = self._requests.get(message.request_id)
+        if request is not None:
+            request.settle(message)
+
+    def _on_log(self, message: LogChunk) -> None:
+        request = self._requests.get(message.request_id)
+        if isinstance(request, LogRequest):
+            request.add(message)
+            if message.is_last:
+                request.settle(message)
+
+    def _on_failed(self, message: RequestFailed) -> None:
+        error = error_named(message.error, message.message)
+        request = self._requests.get(message.request_id)
+        if request is not None:
+            request.fail(error)
+        batch = self._outbox.refused(message.request_id)
+        if batch is not None:
+            for task in batch.tasks:
+                self._fail_taker(task.task_id, error_named(message.error, message.message))
+            self._outbox.accepted(message.request_id)
+
+    def _fail_taker(self, task_id: str, error: Exception) -> None:
+        taker = self._takers.get(task_id)
+        if taker is not None:
+            if not taker.fail(error):
+                self._background.call(lambda: taker.finish_failed(error))
+            self._takers.pop(task_id, None)
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def flush(self, *, wait: bool = True) -> None:
+        """Send everything that is queued. Never raises: a broken connection fails what is pending.
+
+        Args:
+            wait: whether to wait while the socket takes no more; else the background thread sends the rest.
+        """
+        if not self._outbox.has_unsent or self._broken:
+            return
+        if not self._is_direct:
+            self._background.wake()
+            return
+        self._flushed_at = monotonic()
+        try:
+            if not self._outbox.flush(self._send, self._wait_writable if wait else None):
+                self.is_send_blocked = True
+                self._background.wake()
+        except (OSError, ValueError) as error:
+            self.break_off(str(error))
+
+    def _wait_writable(self) -> None:
+        # The server may be waiting until we read: somebody must, while this thread waits to send.
+        self._background.read_at_once()
+        wait_until_ready((), (self.stream,))
+
+    # --- for the background thread --------------------------------------------------------------------------------
+
+    def tend(self, now: float) -> float | None:
+        """Send what has waited long enough; return in how many seconds to look again, None: when woken."""
+        if self._is_orphan and not self._takers and not self._requests:
+            self.break_off("its client is gone")
+        outbox = self._outbox
+        if self._broken or not outbox.has_unsent:
+            self.is_send_blocked = False
+            return None
+        since = now - self._flushed_at
+        pause = GATHER_SECONDS if outbox.has_tasks else ACKNOWLEDGE_SECONDS
+        if since < pause and not self.is_send_blocked and self._is_direct:
+            return pause - since
+        self._flushed_at = now
+        try:
+            self.is_send_blocked = not outbox.flush(self._send, None)
+        except (OSError, ValueError) as error:
+            self.break_off(str(error))
+        return None
+
+    def claim_for_background(self, now: float) -> tuple[bool, float | None]:
+        """Return whether the background thread is to read, and if not, in how many seconds perhaps (None: when woken)."""
+        leadership = self._leadership
+        if self._broken or not (self._takers or (not self._is_direct and leadership.has_followers)):
+            return False, None
+        if not leadership.is_vacant:
+            return False, None  # whoever reads has us woken when they leave
+        since = now - self._used_at
+        if since < LINGER_SECONDS and self._is_direct and not self._background.is_wanted_at_once:
+            return False, LINGER_SECONDS - since
+        self._background.is_wanted_at_once = False
+        return leadership.claim_in_background(), None
+
+    def needs_attention(self, is_reading: bool) -> bool:
+        """Whether there is something to do that somebody may have added just now."""
+        if self._broken or self.is_send_blocked:
+            return False
+        if self._outbox.has_unsent or (self._is_orphan and not self._takers):
+            return True
+        return (
+            not is_reading and bool(self._takers) and self._leadership.is_vacant and not self._leadership.has_followers
+        )
+
+    def release_from_background(self) -> None:
+        """The background thread stops reading, for a moment or for good."""
+        self._leadership.leave_in_background()
+
+    def run_in_background(self, function: Callable[[], None]) -> None:
+        """Call `function` on the background thread."""
+        self._background.call(function)
+
+    def read_in_background(self) -> None:
+        """Somebody waits for a future by other means than a call of ours: read for them, at once."""
+        self._background.read_at_once()
+
+    # --- ends -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is not broken, as far as is known."""
+        return not self._broken
+
+    def check_process(self) -> None:
+        """Raise ServerUnreachable in a forked child, where nothing can arrive on this connection any more."""
+        if self._is_abandoned:
+            raise self.error()
+
+    @property
+    def pending_count(self) -> int:
+        """How many results are expected."""
+        return len(self._takers)
+
+    def error(self) -> ServerUnreachable:
+        """Return what to raise for a connection that is broken."""
+        return ServerUnreachable(
+            f"the connection to the server{f' at {self.address}' if self.address else ''} broke: {self._broken}. "
+            f"Is the server still running? The next call of the client connects again.",
+            address=self.address,
+        )
+
+    def is_stale(self) -> bool:
+        """Whether the other end was closed while nobody read. Asks the kernel, after a second without use."""
+        now = monotonic()
+        if now - self._used_at < 1.0 or not self._is_direct or not self._leadership.is_vacant:
+            return bool(self._broken)
+        self._used_at = now
+        try:
+            if self._recv(1, DONT_WAIT | socket.MSG_PEEK) == b"":
+                self.break_off("the server closed the connection")
+        except BlockingIOError:
+            pass
+        except (OSError, ValueError) as error:
+            self.break_off(str(error))
+        return bool(self._broken)
+
+    def break_off(self, reason: str) -> None:
+        """Fail everything that is pending, and everything to come."""
+        with self._lock:
+            if self._broken:
+                return
+            # First the flag, then the failing: see `add_task`.
+            self._broken = reason
+        try:
+            self.stream.shutdown(socket.SHUT_RDWR)  # ends the recv of whoever reads
+        except OSError:
+            pass  # it was not connected any more
+        self._fail_everything()
+        if self._background.is_running:
+            self._background.stop(wait=False)
+        self.dispose()
+
+    def _fail_everything(self) -> None:
+        for task_id in list(self._takers):
+            self._fail_taker(task_id, self.error())
+        for request in list(self._requests.values()):
+            request.fail(self.error())
+        self._leadership.wake_all()
+
+    def dispose(self) -> None:
+        """Close the socket of a broken connection, once nobody uses it."""
+        with self._lock:
+            # While a thread is in recv or send, the number of the closed socket could be given to a new one, and the
+            # thread would read from that. `shutdown` has sent them all home; the last to leave closes.
+            if not self._broken or self._is_disposed or not self._leadership.is_vacant or self._outbox.is_writing:
+                return
+            self._is_disposed = True
+        self.stream.close()
+
+    def close(self) -> None:
+        """Send what is unsent, and end the connection. Safe to call twice."""
+        if not self._broken:
+            self._flush_at_end(CLOSE_SECONDS)
+        self.break_off("it was closed")
+        self._background.stop(wait=True)
+        self.dispose()
+
+    def close_when_idle(self) -> None:
+        """The client is gone: close once no future is pending. Called by the garbage collector, so it waits for nothing."""
+        self._is_orphan = True
+        if self._takers or self._background.is_running:
+            self._background.wake()
+        elif not self._broken:
+            self.flush(wait=False)
+            self.break_off("its client is gone")
+
+    def _flush_at_end(self, seconds: float) -> None:
+        """Send everything, for at most `seconds`."""
+        deadline = monotonic() + seconds
+
+        def wait_writable() -> None:
+            left = deadline - monotonic()
+            if left <= 0 or not wait_until_ready((), (self.stream,), left):
+                raise TimeoutError("the server does not read")
+
+        try:
+            if self._is_direct:
+                self._outbox.flush(self._send, wait_writable)
+            else:
+                self._background.wake()
+                while self._outbox.has_unsent and not self._broken and monotonic() < deadline:
+                    wait_writable()
+        except (OSError, ValueError):
+            pass  # what could not be sent is lost with the connection
+
+    def abandon(self) -> None:
+        """In a forked child: this connection is the parent's."""
+        self._broken = "it belongs to the process that forked this one"
+        self._is_abandoned = True
+        self._lock = threading.RLock()
+        self._leadership = Leadership(by_anyone=True)
+        self._outbox = Outbox()
+        self._takers = {}
+        self._requests = {}
+        self._background.abandon()
+        self._is_disposed = True
+        self.stream.close()
+
+
+def _flush_all() -> None:
+    for connection in forking.open_connections():
+        if connection.is_usable:
+            connection._flush_at_end(1.0)
+
+
+atexit.register(_flush_all)

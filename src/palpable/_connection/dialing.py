@@ -1,0 +1,203 @@
+"""From an address to a proven connection: socket, TLS, handshake."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from typing import Any
+
+from palpable._connection.address import Address
+from palpable._connection.connection import Connection
+from palpable._connection.inside import identity
+from palpable._connection.tls_stream import TlsStream
+from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
+from palpable.units.task_exceptions import ServerError, ServerUnreachable
+
+CONNECT_SECONDS = 10.0
+"""How long a connection, TLS, and the handshake may take, each."""
+
+Tls = bool | str | os.PathLike[str] | ssl.SSLContext | None
+
+
+def check_tls(address: Address, tls: Tls) -> Tls:
+    """Return what to trust for this address; None: no TLS.
+
+    Raises:
+        TypeError, ValueError: `tls` is none of what it can be, or is not for Unix sockets.
+        OSError: the certificate file can't be read.
+    """
+    if tls is None or tls is False:
+        return True if address.is_tls else None
+    if not isinstance(tls, bool | str | os.PathLike | ssl.SSLContext):
+        raise TypeError(f"tls must be True, the path of a certificate file, or an ssl.SSLContext, not {tls!r}")
+    if address.path:
+        raise ValueError(f"tls is for TCP; {address.url} is a Unix socket, which never leaves this machine")
+    if isinstance(tls, str | os.PathLike):
+        with open(tls, "rb"):
+            pass
+    return tls
+
+
+def dial(address: Address, authkey: bytes, tls: Tls = None) -> Connection:
+    """Return a connection to the server at `address`, after both sides have proven that they hold the key.
+
+    With `tls` the path of a file, that file says which servers to trust. Either it holds the server's very
+    certificate (as a self-signed one must be passed): then nothing else is asked, whatever name it shows, since only
+    that server has its key. Or it holds the certificate of an authority: then the server's must be signed by it, and
+    show the host's name. With True the same is asked of the authorities that this machine trusts.
+
+    Raises:
+        ServerUnreachable: nobody listens there, or the connection broke.
+        AuthenticationFailed, VersionMismatch, ServerError: somebody listens, and it is not our server, or refuses us.
+    """
+    if isinstance(tls, str | os.PathLike):
+        pinned = _certificates_in(tls)
+        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+        stream = _open_tls(address, anyone)
+        if stream.certificate() not in pinned:
+            # Nothing was said to it yet. Ask anew, in full.
+            stream.close()
+            stream = _open_tls(address, ssl.create_default_context(cafile=os.fspath(tls)))
+    elif tls:
+        stream = _open_tls(address, ssl.create_default_context() if tls is True else tls)
+    else:
+        return _prove(_open(address), address, authkey)
+    return _prove(stream, address, authkey)
+
+
+def _open(address: Address) -> socket.socket:
+    sock: socket.socket | None = None
+    try:
+        if address.path:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(CONNECT_SECONDS)
+            sock.connect(address.path)
+        else:
+            sock = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+            # Frames are whole and sent at once; to hold one back for the next would only delay it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A server machine that is gone says nothing; the kernel asks after it and breaks the connection.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if isinstance(error, OSError):
+            raise _unreachable(address, error) from None
+        raise
+
+
+def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:
+    sock = _open(address)
+    try:
+        stream = TlsStream(sock, context, address.host)
+        stream.shake_hands(CONNECT_SECONDS)
+        return stream
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, ssl.SSLCertVerificationError):
+            raise ServerUnreachable(
+                f"the certificate of the server at {address} is not trusted: {error.verify_message}. For a self-signed one "
+                f"pass its file, tls='server.pem'; for one of an authority of your own, the authority's.",
+                address=address.url,
+            ) from None
+        if isinstance(error, ssl.SSLError):
+            raise ServerUnreachable(
+                f"no TLS with the server at {address}: {error.reason or error}. Does it listen without TLS?",
+                address=address.url,
+            ) from None
+        if isinstance(error, OSError):
+            raise _unreachable(address, error) from None
+        raise
+
+
+def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) -> Connection:
+    """Do the handshake. Closes the stream if it fails."""
+    task_id, token = identity()
+    handshake = ClientHandshake(authkey, task_id, token)
+    reader: FrameReader[Any] = FrameReader(HandshakeToClient, limit_bytes=HANDSHAKE_LIMIT_BYTES)
+    deadline = time.monotonic() + CONNECT_SECONDS
+    try:
+        _send_all(stream, encode_frame(handshake.hello()))
+        while handshake.welcome is None:
+            for message in reader.feed(_recv(stream, deadline)):
+                answer = handshake.answer(message)
+                if answer is not None:
+                    _send_all(stream, encode_frame(answer))
+        if isinstance(stream, socket.socket):
+            stream.settimeout(None)
+        return Connection(
+            stream,
+            reader=reader,
+            inside_task=bool(task_id and token),
+            info=handshake.welcome.server,
+            address=address.url,
+            read_by_callers=isinstance(stream, socket.socket),
+        )
+    except BaseException as error:
+        stream.close()
+        if isinstance(error, FrameError):
+            raise ServerError(
+                f"what listens at {address} is no Palpable server, or one that wants TLS: {error}"
+            ) from None
+        if isinstance(error, OSError) and not isinstance(error, ServerUnreachable):
+            raise _unreachable(address, error) from None
+        raise
+
+
+def _recv(stream: socket.socket | TlsStream, deadline: float) -> bytes:
+    from palpable._connection.readiness import wait_until_ready
+
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("it did not answer the handshake")
+        has_plaintext = isinstance(stream, TlsStream) and stream.has_plaintext
+        if not has_plaintext and not wait_until_ready((stream,), (), left):
+            continue
+        try:
+            data = stream.recv(HANDSHAKE_LIMIT_BYTES)
+        except BlockingIOError:
+            continue
+        if not data:
+            raise ConnectionResetError("it ended the connection during the handshake")
+        return data
+
+
+def _send_all(stream: socket.socket | TlsStream, data: bytearray) -> None:
+    # A few hundred bytes into an empty socket: it takes them at once.
+    sent = 0
+    while sent < len(data):
+        sent += stream.send(data[sent:])
+
+
+def _certificates_in(path: str | os.PathLike[str]) -> set[bytes]:
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    with open(path, encoding="ascii", errors="replace") as file:
+        text = file.read()
+    found: set[bytes] = set()
+    for part in text.split(begin)[1:]:
+        body, separator, _ = part.partition(end)
+        if separator:
+            found.add(ssl.PEM_cert_to_DER_cert(f"{begin}{body}{end}"))
+    return found
+
+
+def _unreachable(address: Address, error: OSError) -> ServerUnreachable:
+    if isinstance(error, FileNotFoundError):
+        why = f"there is no socket file {address.path}. Start a server there, or check the path."
+    elif isinstance(error, ConnectionRefusedError):
+        why = "nobody listens there. Start the server, or check the address."
+    elif isinstance(error, TimeoutError):
+        why = f"no answer ({error}). Is the machine on, and the port open in its firewall?"
+    elif isinstance(error, PermissionError):
+        why = "this user may not open the socket. The server must run as the same user, or listen on TCP."
+    elif isinstance(error, socket.gaierror):
+        why = f"the name {address.host!r} is not known."
+    else:
+        why = f"{error.strerror or error}. Is a server running there?"
+    return ServerUnreachable(f"no server at {address}: {why}", address=address.url)

@@ -1,0 +1,150 @@
+"""What a client asks the server about tasks, apart from their results."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from palpable._wire.messages import (
+    CancelTasks,
+    ListTasks,
+    LogChunk,
+    ReadLogs,
+    StopReading,
+    TaskInfo,
+    TaskReport,
+    TasksCancelled,
+)
+from palpable.units.task_exceptions import UnknownTask
+
+if TYPE_CHECKING:
+    from palpable._connection.connection import Connection
+    from palpable._connection.waiting import Request
+
+
+class Cancellable(Protocol):
+    """A future."""
+
+    task_id: str
+
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+
+
+def list_tasks(
+    connection: Connection, states: Sequence[str] = (), limit: int = 1000, task_ids: Sequence[str] = ()
+) -> list[TaskInfo]:
+    """Return what the server knows of tasks, newest first."""
+    answer = connection.answer_to(
+        lambda request_id: ListTasks(request_id=request_id, states=list(states), limit=limit, task_ids=list(task_ids))
+    )
+    tasks: list[TaskInfo] = answer.tasks
+    return tasks
+
+
+def task_info(connection: Connection, task_id: str) -> TaskInfo | None:
+    """Return what the server knows of one task; None: nothing."""
+    found = list_tasks(connection, task_ids=[task_id])
+    return found[0] if found else None
+
+
+def cancel_tasks(connection: Connection, task_ids: Sequence[str]) -> list[bool]:
+    """End these tasks; return for each whether it is cancelled by that."""
+    if not task_ids:
+        return []
+    answer = connection.answer_to(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
+    cancelled: list[bool] = answer.cancelled
+    return cancelled
+
+
+def cancel_without_waiting(connection: Connection, task_ids: Sequence[str]) -> None:
+    """End these tasks; somebody who wanted the results no longer does."""
+    if task_ids and connection.is_usable:
+        connection.ask(
+            lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)),
+            connection.forget_answer,
+        )
+        connection.flush()
+
+
+def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> bool:
+    """End the tasks of these futures; return, once each is final, whether all are cancelled."""
+    pending = [future for future in futures if not future.done()]
+    cancelled: list[bool] = []
+
+    def on_answer(answer: Any) -> None:
+        # By whoever reads, before anything that follows: whoever waits for one of them must see it at once.
+        assert isinstance(answer, TasksCancelled)
+        cancelled[:] = answer.cancelled
+        for future, is_cancelled in zip(pending, cancelled, strict=True):
+            if is_cancelled:
+                connection.take_result(TaskReport(task_id=future.task_id, state="cancelled", outcome="cancelled"))
+
+    request: Request = connection.ask(
+        lambda request_id: CancelTasks(request_id=request_id, task_ids=[future.task_id for future in pending]),
+        on_answer,
+    )
+
+    def is_done() -> bool:
+        return request.is_done() and all(
+            future.done() for future, is_cancelled in zip(pending, cancelled, strict=False) if is_cancelled
+        )
+
+    try:
+        connection.wait(is_done, (request, *pending))  # type: ignore[arg-type]
+    finally:
+        connection.forget(request)
+    if request.error is not None:
+        raise request.error
+    return all(future.cancelled() for future in futures)
+
+
+# --- logs ---------------------------------------------------------------------------------------------------------
+
+
+def read_logs(connection: Connection, task_id: str) -> str:
+    """Return what a task printed so far.
+
+    Raises:
+        UnknownTask: the server knows no such task.
+    """
+    return "".join(_pieces(connection, task_id, follow=False))
+
+
+def follow_logs(connection: Connection, task_id: str) -> Iterator[str]:
+    """Yield what a task printed, and then what it prints, until it has ended.
+
+    Raises:
+        UnknownTask: the server knows no such task.
+    """
+    return _pieces(connection, task_id, follow=True)
+
+
+def _pieces(connection: Connection, task_id: str, *, follow: bool) -> Iterator[str]:
+    # A character may be cut in two between pieces; what is no UTF-8 is shown as such.
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    request = connection.ask_for_logs(
+        lambda request_id: ReadLogs(request_id=request_id, task_id=task_id, follow=follow)
+    )
+    try:
+        while True:
+            connection.wait(request.has_news, (request,))
+            if request.error is not None:
+                raise request.error
+            for piece in request.take_pieces():
+                assert isinstance(piece, LogChunk)
+                if not piece.is_known:
+                    raise UnknownTask(
+                        f"the server knows no task {task_id}: it never did, or its result expired or was taken",
+                        task_id=task_id,
+                    )
+                text = decode(piece.data, piece.is_last)
+                if text:
+                    yield text
+                if piece.is_last:
+                    return
+    finally:
+        connection.forget(request)
+        if not request.is_done() and connection.is_usable:
+            connection.send(StopReading(request_id=request.request_id))

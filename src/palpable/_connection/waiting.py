@@ -1,0 +1,214 @@
+"""Threads that wait, and what they wait for.
+
+A thread that waits is a `Blocked`: it either reads the socket itself, as the leader, or sleeps on a lock of its own
+until the leader wakes it. What it waits for is an `Awaited`, which knows the sleepers to wake when something arrived.
+
+The one race here is between a sleeper and the leader: the sleeper finds that nothing has arrived, the leader delivers
+    and
+finds no sleeper, the sleeper falls asleep for ever. Hence the order on both sides: the sleeper first enters itself in
+`watchers` and then looks whether it is done; the leader first delivers and then looks into `watchers`. Whichever
+comes second sees the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from palpable._wire.messages import Message, TaskReport
+
+
+class Blocked:
+    """A thread that cannot go on before `is_done()`."""
+
+    __slots__ = ("_lock", "is_done")
+
+    def __init__(self, is_done: Callable[[], bool]) -> None:
+        self.is_done = is_done
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self, timeout_seconds: float | None) -> None:
+        """Sleep until woken, at most `timeout_seconds`. A wake-up that came before is not lost. May wake without cause."""
+        if timeout_seconds is None:
+            self._lock.acquire()
+        else:
+            self._lock.acquire(timeout=min(max(timeout_seconds, 0.0), threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        """Wake it, or let its next sleep end at once. Safe to call twice, and from several threads."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # awake already
+
+
+class Awaited:
+    """Something that arrives. `watchers` are the sleepers to wake then; replaced as a whole, under the connection's lock."""
+
+    __slots__ = ("watchers",)
+
+    watchers: tuple[Blocked, ...]
+
+    def __init__(self) -> None:
+        self.watchers = ()
+
+    def wake_watchers(self) -> None:
+        """Wake every watcher that can go on."""
+        for blocked in self.watchers:
+            if blocked.is_done():
+                blocked.wake()
+
+
+class Watched(Protocol):
+    """What a thread can wait for."""
+
+    watchers: tuple[Blocked, ...]
+
+
+class ResultTaker(Protocol):
+    """Who gets the result of a task. The connection calls it from whichever thread reads."""
+
+    def take(self, report: TaskReport) -> bool:
+        """Take the report; return False if `finish` is to be called on the background thread.
+
+        Runs no code of the user, and may be called again with the same report: a Ctrl-C can interrupt it anywhere,
+            and
+        the next reader then delivers the message once more.
+        """
+
+    def finish(self, report: TaskReport) -> None:
+        """Take the report, and run the code of others that waits for it."""
+
+    def fail(self, error: Exception) -> bool:
+        """There will be no report. Returns as `take` does."""
+
+    def finish_failed(self, error: Exception) -> None:
+        """As `finish`."""
+
+
+class Request(Awaited):
+    """A question to the server, and its answer."""
+
+    __slots__ = ("answer", "error", "on_answer", "request_id")
+
+    def __init__(self, request_id: int, on_answer: Callable[[Message], None] | None = None) -> None:
+        super().__init__()
+        self.request_id = request_id
+        self.answer: Message | None = None
+        self.error: Exception | None = None
+        self.on_answer = on_answer
+
+    def is_done(self) -> bool:
+        """Whether there is an answer, or the certainty that there will be none."""
+        return self.answer is not None or self.error is not None
+
+    def settle(self, answer: Message) -> None:
+        """The answer is here. May be called twice, as `ResultTaker.take`."""
+        if self.on_answer is not None:
+            self.on_answer(answer)
+        self.answer = answer
+        self.wake_watchers()
+
+    def fail(self, error: Exception) -> None:
+        """There will be no answer."""
+        if self.error is None:
+            self.error = error
+        self.wake_watchers()
+
+
+class LogRequest(Request):
+    """A question with an answer in many pieces."""
+
+    __slots__ = ("first_new", "pieces")
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(request_id)
+        self.pieces: list[Message] = []
+        self.first_new = 0
+
+    def add(self, piece: Message) -> None:
+        """One more piece. May be called twice with the same one, as `ResultTaker.take`."""
+        if not self.pieces or self.pieces[-1] is not piece:
+            self.pieces.append(piece)
+        self.wake_watchers()
+
+    def has_news(self) -> bool:
+        """Whether there is a piece that was not taken, or the end."""
+        return len(self.pieces) > self.first_new or self.is_done()
+
+    def take_pieces(self) -> list[Message]:
+        """Return the pieces that came since the last call."""
+        count = len(self.pieces)  # more may be added meanwhile; they are for the next call
+        pieces = self.pieces[self.first_new : count]
+        del self.pieces[: max(count - 1, 0)]  # the last one stays: `add` compares with it
+        self.first_new = min(count, 1)
+        return pieces
+
+
+class Group(Awaited):
+    """The arrivals of one bulk call, awaited together.
+
+    Attributes:
+        arrived: those that are here, in the order of their coming.
+        first_failed: the first that came without success.
+    """
+
+    __slots__ = ("arrived", "first_failed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived: dict[Arrival, None] = {}
+        self.first_failed: Arrival | None = None
+
+
+class Arrival:
+    """A result on its way to a bulk call; lighter than a future. Implements `ResultTaker`."""
+
+    __slots__ = ("error", "group", "is_chunk", "report", "task_id")
+
+    def __init__(self, task_id: str, group: Group, *, is_chunk: bool = False) -> None:
+        self.task_id = task_id
+        self.group = group
+        self.is_chunk = is_chunk
+        self.report: TaskReport | None = None
+        self.error: Exception | None = None
+
+    def is_there(self) -> bool:
+        """Whether it has arrived, or never will."""
+        return self.report is not None or self.error is not None
+
+    def take(self, report: TaskReport) -> bool:
+        self.report = report
+        self._arrive(report.outcome == "succeeded")
+        return True
+
+    def fail(self, error: Exception) -> bool:
+        if self.report is None:
+            self.error = error
+            self._arrive(False)
+        return True
+
+    def _arrive(self, is_successful: bool) -> None:
+        group = self.group
+        if not is_successful and group.first_failed is None:
+            group.first_failed = self
+        group.arrived[self] = None
+        if group.watchers:
+            group.wake_watchers()
+
+    def exception(self) -> BaseException:
+        """Return what to raise for one that failed."""
+        if self.report is None:
+            assert self.error is not None
+            return self.error
+        from palpable._wire.payload import exception_of
+
+        return exception_of(self.report)
+
+    def finish(self, report: TaskReport) -> None:
+        self.take(report)
+
+    def finish_failed(self, error: Exception) -> None:
+        self.fail(error)

@@ -1,0 +1,374 @@
+"""A client: runs functions and procedures in the tasks of a server."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from palpable._connection import address as addresses
+from palpable._connection import inside, questions
+from palpable._connection.checks import check_number
+from palpable._connection.task_waits import wait_for_tasks
+from palpable._wire.handshake import checked_authkey
+from palpable._wire.messages import GetStatus, QueryResults, QuitServer, TaskInfo, TaskOptions, TaskReport
+from palpable._wire.payload import exception_of, result_of
+from palpable.units.task import Task
+from palpable.units.task_calls import Isolation, TaskCalls, make_options
+from palpable.units.task_exceptions import ServerUnreachable, UnknownTask
+from palpable.units.task_response import TaskResponse
+from palpable.units.task_result import TaskResult
+
+if TYPE_CHECKING:
+    import ssl
+
+    from palpable._connection.connection import Connection
+    from palpable.procedures.procedure import Procedure
+
+_remaking_locks = threading.Lock()
+
+
+class _Calls(TaskCalls):
+    """What a client and a client with options share."""
+
+    def run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResult:
+        """Run `procedure.run(messenger)` in a task; return its result, or what there is after `waiting_seconds`.
+
+        Args:
+            waiting_seconds: wait so long at most; then `is_successful` of the result is None, the task goes on, and
+                `query_result` gives its result later. 0: return at once. Below 0, or None: wait until the end.
+
+        Raises:
+            NotPicklable, PayloadTooLarge, ServerUnreachable: nothing was submitted, or it is not known whether.
+        """
+        seconds = _checked_wait(waiting_seconds)
+        task = Task(procedure)
+        connection = self._get_connection()
+        self._submit_procedure(connection, task, None, self._options, needs_exit=True)
+        if seconds == 0:
+            connection.flush()
+            return TaskResult(task.task_id, None, None)
+        report = query_one(connection, task.task_id, seconds, take=True)
+        if report is None:
+            raise UnknownTask(f"the server has dropped task {task.task_id} at once", task_id=task.task_id)
+        return TaskResult.from_report(report)
+
+    def ajax_run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResponse:
+        """As `run_procedure`, as a dict for a web view. Never raises: an error is a response too."""
+        task_id: str | None = None
+        try:
+            result = self.run_procedure(procedure, waiting_seconds)
+            task_id = result.task_id
+            return TaskResponse.from_result(task_id, result)
+        except Exception as error:
+            return TaskResponse.from_error(task_id, error)
+
+
+class Client(_Calls):
+    """A client of one server. Usable from every thread, and in a forked process, where it makes its own connection.
+
+    It connects at its first call, and again at the next call after the connection broke. All calls share the
+    connection. Inside a task, waiting for other tasks frees the task's slot; `Client()` there is a client of the
+    task's own server.
+
+    Args:
+        address: ("127.0.0.1", 8089), the path of a Unix socket, or a URL (unix:///path, tcp://host:port,
+            tls://host:port). None: $PALPABLE_URL, else the user's default server, as `palpable serve` starts it.
+        family: "AF_INET" or "AF_UNIX"; None: what fits the address.
+        authkey: the server's key, bytes. None: $PALPABLE_AUTHKEY, else the file $PALPABLE_AUTHKEY_FILE, else, for a
+            Unix socket, the file `authkey` beside it.
+        tls: for TCP. True: trust what this machine trusts; the path of a certificate file: trust this certificate, or
+            what this authority has signed; or an `ssl.SSLContext`.
+        isolation: "task", a fresh process for every task, or "worker", processes that run many; None: the server's
+            default.
+        timeout_seconds: what an attempt of a task may take; None: the server's default.
+        priority: higher runs earlier.
+        ends_with_client: cancel the tasks of this client when its connection closes.
+
+    Raises:
+        TypeError, ValueError: a parameter is of the wrong type or out of range; the message names it.
+
+    Example:
+        >>> with Client(("127.0.0.1", 8089), "AF_INET", b"key") as client:  # doctest: +SKIP
+        ...     client.map(abs, [-1, -2])
+        [1, 2]
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str | os.PathLike[str] | None = None,
+        family: str | None = None,
+        authkey: bytes | None = None,
+        *,
+        tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
+        isolation: Isolation | None = None,
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+        ends_with_client: bool = False,
+    ) -> None:
+        self._address = None if address is None else addresses.make_address(address, family)
+        self._family = family
+        self._authkey = None if authkey is None else checked_authkey(authkey)
+        self._tls = tls
+        if tls is not None and tls is not False:
+            from palpable._connection.dialing import check_tls
+
+            check_tls(self._address or addresses.Address(host="any"), tls)
+        self._options = make_options(
+            isolation=isolation,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            ends_with_client=ends_with_client,
+        )
+        self._forget_connection()
+
+    # --- the connection -------------------------------------------------------------------------------------------
+
+    def _forget_connection(self) -> None:
+        self._connection: Connection | None = None
+        self._connecting = (os.getpid(), threading.RLock())
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._is_closed = False
+
+    def _get_connection(self) -> Connection:
+        connection = self._connection
+        if connection is not None and not connection.is_stale():
+            return connection
+        if self._address is None and self._authkey is None:
+            messenger = inside.current_messenger()
+            if messenger is not None:
+                return messenger._get_connection()
+        return self._connect()
+
+    def _connect(self) -> Connection:
+        from palpable._connection.dialing import check_tls, dial
+
+        with _remaking_locks:
+            if self._connecting[0] != os.getpid():
+                # Forked: the thread that held the lock may not exist here.
+                self._connecting = (os.getpid(), threading.RLock())
+        with self._connecting[1]:
+            if self._is_closed:
+                raise ServerUnreachable("this client is closed; make a new one")
+            connection = self._connection
+            if connection is not None and connection.is_usable:
+                return connection
+            address, authkey = addresses.resolve(self._address, self._family, self._authkey)
+            connection = dial(address, authkey, check_tls(address, self._tls))
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            # Neither the connection nor its thread holds the client, so a client that is dropped is collected.
+            self._finalizer = weakref.finalize(self, connection.close_when_idle)
+            self._finalizer.atexit = False
+            self._connection = connection
+            return connection
+
+    def close(self) -> None:
+        """Close the connection; the client can't be used any more. Safe to call twice.
+
+        Tasks go on (unless submitted to end with their client); futures that are pending fail with ServerUnreachable.
+        """
+        self._is_closed = True
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A client that travels into a task is sent without its connection; there it makes its own."""
+        state = self.__dict__.copy()
+        for name in ("_connection", "_connecting", "_finalizer", "_is_closed"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_connection()
+
+    def __repr__(self) -> str:
+        where = "the default server" if self._address is None else self._address.url
+        return f"<{type(self).__qualname__} of {where}>"
+
+    # --- options --------------------------------------------------------------------------------------------------
+
+    def options(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        timeout_seconds: float | None = None,
+        priority: int | None = None,
+        ends_with_client: bool | None = None,
+    ) -> ClientView:
+        """Return a view of this client whose `submit`, `run`, `map`, `imap` and `run_procedure` use these options.
+
+        What is None stays as it is. The parameters are those of `Client`.
+
+        Example:
+            >>> client.options(isolation="worker", timeout_seconds=5).map(abs, [-1])  # doctest: +SKIP
+            [1]
+        """
+        options = make_options(
+            self._options,
+            isolation=isolation,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            ends_with_client=ends_with_client,
+        )
+        return ClientView(self, options)
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    def query_result(self, task_id: str, *, keep: bool = False) -> TaskResult | None:
+        """Return how a task stands, at once.
+
+        None: the server knows no such task: it never did, or its result expired or was taken. `is_successful` None:
+            it is
+        queued or runs. Otherwise it has ended, and its result is removed from the server, unless `keep` says
+        otherwise.
+        """
+        _check_task_id(task_id)
+        report = query_one(self._get_connection(), task_id, 0.0, take=not keep)
+        return None if report is None else TaskResult.from_report(report)
+
+    def ajax_query_result(self, task_id: str) -> TaskResponse:
+        """As `query_result`, as a dict for a web view. Never raises: an error is a response too."""
+        try:
+            return TaskResponse.from_result(task_id, self.query_result(task_id))
+        except Exception as error:
+            return TaskResponse.from_error(task_id, error)
+
+    def result(self, task_id: str, timeout_seconds: float | None = None) -> Any:
+        """Wait for a task, and return what it returned; raises what it raised. The server keeps the result.
+
+        Args:
+            timeout_seconds: wait so long at most; None: until the end.
+
+        Raises:
+            TimeoutError: it has not ended in that time.
+            UnknownTask: the server knows no such task.
+        """
+        _check_task_id(task_id)
+        check_number("timeout_seconds", timeout_seconds, least=0, may_be_none=True)
+        report = query_one(
+            self._get_connection(), task_id, -1.0 if timeout_seconds is None else timeout_seconds, take=False
+        )
+        if report is None:
+            raise UnknownTask(
+                f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
+            )
+        if not report.outcome:
+            raise TimeoutError(f"task {task_id} has not ended within {timeout_seconds:g} s")
+        if report.outcome != "succeeded":
+            raise exception_of(report)
+        return result_of(report)
+
+    def cancel(self, task_id: str) -> bool:
+        """End a task, queued or running; return whether that was done. False: it had ended, or is not known."""
+        _check_task_id(task_id)
+        return questions.cancel_tasks(self._get_connection(), [task_id])[0]
+
+    @overload
+    def logs(self, task_id: str, follow: Literal[False] = False) -> str: ...
+    @overload
+    def logs(self, task_id: str, follow: Literal[True]) -> Iterator[str]: ...
+    @overload
+    def logs(self, task_id: str, follow: bool) -> str | Iterator[str]: ...
+    def logs(self, task_id: str, follow: bool = False) -> str | Iterator[str]:
+        """Return what a task printed; with `follow` an iterator that goes on until it has ended.
+
+        Raises:
+            UnknownTask: the server knows no such task.
+        """
+        _check_task_id(task_id)
+        connection = self._get_connection()
+        return questions.follow_logs(connection, task_id) if follow else questions.read_logs(connection, task_id)
+
+    def tasks(self, state: str | Sequence[str] | None = None, limit: int = 1000) -> list[TaskInfo]:
+        """Return the tasks the server knows, newest first.
+
+        Args:
+            state: only those in this state, or in one of these; None: all.
+            limit: so many at most.
+        """
+        check_number("limit", limit, least=0, is_whole=True)
+        states = [] if state is None else [state] if isinstance(state, str) else list(state)
+        return questions.list_tasks(self._get_connection(), states, limit)
+
+    def get_status(self) -> dict[str, Any]:
+        """Return how the server is: `worker_status`, `task_queue_size`, `result_cache_size` and more."""
+        answer = self._get_connection().answer_to(lambda request_id: GetStatus(request_id=request_id))
+        status: dict[str, Any] = answer.status
+        return status
+
+    def quit(self) -> None:
+        """Stop the server. Running tasks are killed and fail with `TaskKilledByQuitSignal`."""
+        self._get_connection().answer_to(lambda request_id: QuitServer(request_id=request_id))
+
+
+class ClientView(_Calls):
+    """A client with options of its own. Made by `Client.options`; shares the client's connection."""
+
+    def __init__(self, client: Client, options: TaskOptions) -> None:
+        self._client = client
+        self._options = options
+
+    def _get_connection(self) -> Connection:
+        return self._client._get_connection()
+
+    def options(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        timeout_seconds: float | None = None,
+        priority: int | None = None,
+        ends_with_client: bool | None = None,
+    ) -> ClientView:
+        """As `Client.options`, on top of the options of this view."""
+        options = make_options(
+            self._options,
+            isolation=isolation,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            ends_with_client=ends_with_client,
+        )
+        return ClientView(self._client, options)
+
+
+def query_one(connection: Connection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
+    """Return the report of one task, once it has ended or `wait_seconds` are over (below 0: never)."""
+    request = connection.ask(
+        lambda request_id: QueryResults(request_id=request_id, task_ids=[task_id], wait_seconds=wait_seconds, take=take)
+    )
+
+    def is_not_final() -> bool:
+        reports = getattr(request.answer, "reports", None)
+        return bool(reports) and reports[0] is not None and not reports[0].outcome
+
+    try:
+        if wait_seconds == 0:
+            connection.wait(request.is_done, (request,))
+        else:
+            wait_for_tasks(connection, request.is_done, (request,), lambda: (task_id,), is_cut_short=is_not_final)
+    finally:
+        connection.forget(request)
+    if request.error is not None:
+        raise request.error
+    report: TaskReport | None = request.answer.reports[0]  # type: ignore[union-attr]
+    return report
+
+
+def _checked_wait(waiting_seconds: float | None) -> float:
+    check_number("waiting_seconds", waiting_seconds, may_be_none=True)
+    return -1.0 if waiting_seconds is None or waiting_seconds < 0 else min(float(waiting_seconds), 1e9)
+
+
+def _check_task_id(task_id: Any) -> None:
+    if not isinstance(task_id, str):
+        raise TypeError(f"task_id must be a string, not {task_id!r}")

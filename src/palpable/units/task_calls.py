@@ -1,0 +1,213 @@
+"""The calls that run functions in tasks: the same for a client, a client with options, and a task's messenger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+
+from palpable._connection import bulk
+from palpable._connection.checks import check_number
+from palpable._wire.messages import TaskOptions, TaskRequest
+from palpable._wire.payload import dumps_call, dumps_function, dumps_procedure, name_of
+from palpable.units.task import Task, new_task_id
+from palpable.units.task_future import TaskFuture
+
+if TYPE_CHECKING:
+    from palpable._connection.connection import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+Isolation = Literal["task", "worker"]
+
+
+def make_options(
+    base: TaskOptions = TaskOptions(),  # noqa: B008 - it never changes
+    *,
+    isolation: Isolation | None = None,
+    timeout_seconds: float | None = None,
+    priority: int | None = None,
+    ends_with_client: bool | None = None,
+) -> TaskOptions:
+    """Return `base` with what is given (not None) in place of its own.
+
+    Raises:
+        TypeError, ValueError: a value is out of range; the message names it.
+    """
+    if isolation not in (None, "task", "worker"):
+        raise ValueError(f"isolation must be 'task', 'worker' or None, not {isolation!r}")
+    check_number("timeout_seconds", timeout_seconds, least=0.001, may_be_none=True)
+    check_number("priority", priority, least=-(2**31), most=2**31 - 1, is_whole=True, may_be_none=True)
+    if not isinstance(ends_with_client, bool | None):
+        raise TypeError(f"ends_with_client must be True or False, not {ends_with_client!r}")
+    return TaskOptions(
+        isolation=base.isolation if isolation is None else isolation,
+        timeout_seconds=base.timeout_seconds if timeout_seconds is None else float(timeout_seconds),
+        priority=base.priority if priority is None else priority,
+        ends_with_client=base.ends_with_client if ends_with_client is None else ends_with_client,
+    )
+
+
+def check_chunksize(chunksize: Any) -> None:
+    """Check the `chunksize` of a call."""
+    if chunksize != "auto":
+        check_number("chunksize", chunksize, least=1, is_whole=True, meaning='or "auto"')
+
+
+def check_callable(function: Any) -> None:
+    """Check the function of a call."""
+    if not callable(function):
+        raise TypeError(f"the first argument must be a function, not {function!r}")
+
+
+class TaskCalls:
+    """`submit`, `run`, `map`, `imap`, `imap_unordered`, `run_procedure` over a connection.
+
+    Subclasses say which connection (`_get_connection`), and with which options (`_options`).
+    """
+
+    _options: TaskOptions = TaskOptions()
+
+    def _get_connection(self) -> Connection:
+        raise NotImplementedError
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit `function(*args, **kwargs)` as a task, and return its future at once.
+
+        Raises:
+            NotPicklable: the function or an argument can't be sent; the message says which.
+            PayloadTooLarge: they are larger than the server accepts.
+            ServerUnreachable: there is no server.
+
+        Example:
+            >>> future = client.submit(pow, 2, 10)  # doctest: +SKIP
+            >>> future.result()  # doctest: +SKIP
+            1024
+        """
+        key, data, name = dumps_function(function)
+        payload = dumps_call(args, kwargs)
+        connection = self._get_connection()
+        task_id = new_task_id()
+        future: TaskFuture[T] = TaskFuture(task_id, connection)
+        connection.submit(TaskRequest(task_id, "call", key, payload, name), data, self._options, future)
+        return future
+
+    def run(self, function: Callable[[Any], T], params: Any) -> T:
+        """Return `function(params)`, called in a task; raises what it raises.
+
+        A Ctrl-C while it waits ends the task.
+
+        Raises:
+            As `submit`; and `TaskDidNotFinish`, e.g. `TaskCrashed` or `TaskTimeout`.
+        """
+        check_callable(function)
+        return cast(T, bulk.call_one(self._get_connection(), function, (params,), self._options))
+
+    def map(
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any],
+        *,
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
+    ) -> list[T]:
+        """Return `[function(param) for param in params]`, each called in a task.
+
+        The first failure is raised, as its own type, and the tasks that have not ended are cancelled; so does a
+        Ctrl-C. All params are read first.
+
+        Args:
+            chunksize: params that travel and run together. "auto": with isolation "task" each is a task of its own,
+                with "worker" there are four chunks for each worker.
+            progress: show a progress bar, on a terminal or in a notebook.
+        """
+        check_callable(function)
+        check_chunksize(chunksize)
+        listed = params if isinstance(params, list) else list(params)
+        if not listed:
+            return []
+        with _progress_bar(progress, function, len(listed)) as on_progress:
+            return bulk.map_all(self._get_connection(), function, listed, self._options, chunksize, on_progress)
+
+    def imap(
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any],
+        *,
+        window: int | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
+    ) -> Generator[T, None, None]:
+        """Yield `function(param)` for each of `params`, in order, as they come; `params` may be endless.
+
+        It reads no further ahead than `window`. Closing or dropping the generator cancels what it has submitted. An
+        error of the function, or of `params`, is raised in its place, and ends it.
+
+        Args:
+            window: params that may be on their way or waiting to be taken; None: a few tasks for each worker.
+            chunksize: params that travel and run together, and fail together. "auto": with isolation "worker" as many
+                as take a few milliseconds, else one.
+            progress: show a progress bar.
+        """
+        return self._imap(function, params, window, chunksize, progress, is_ordered=True)
+
+    def imap_unordered(
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any],
+        *,
+        window: int | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
+    ) -> Generator[T, None, None]:
+        """As `imap`, but yield each result as soon as it is there, in any order."""
+        return self._imap(function, params, window, chunksize, progress, is_ordered=False)
+
+    def _imap(
+        self, function: Any, params: Any, window: Any, chunksize: Any, progress: bool, *, is_ordered: bool
+    ) -> Generator[Any, None, None]:
+        # Checked here, in the call itself; the generator runs only when it is asked for its first result.
+        check_callable(function)
+        check_number("window", window, least=1, is_whole=True, may_be_none=True)
+        check_chunksize(chunksize)
+        source = iter(params)
+        total = len(params) if hasattr(params, "__len__") else None
+
+        def results() -> Generator[Any, None, None]:
+            lazy = bulk.LazyMap(
+                self._get_connection(),
+                function,
+                source,
+                self._options,
+                window=window,
+                chunksize=chunksize,
+                is_ordered=is_ordered,
+            )
+            with _progress_bar(progress, function, total) as on_progress:
+                if on_progress is None:
+                    yield from lazy.results()
+                    return
+                for count, value in enumerate(lazy.results(), 1):
+                    on_progress(count)
+                    yield value
+
+        return results()
+
+    def _submit_procedure(
+        self, connection: Connection, task: Task, taker: Any, options: TaskOptions, *, needs_exit: bool
+    ) -> None:
+        procedure = task.procedure
+        request = TaskRequest(task.task_id, "procedure", "", dumps_procedure(procedure), name_of(type(procedure)))
+        connection.add_task(request, b"", options, taker, needs_exit=needs_exit)
+
+
+def _progress_bar(
+    is_wanted: bool, function: Any, total: int | None
+) -> AbstractContextManager[Callable[[int], None] | None]:
+    if not is_wanted:
+        return nullcontext()
+    from palpable._connection.progress_bar import progress_bar
+
+    return progress_bar(name_of(function), total)

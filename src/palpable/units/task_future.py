@@ -1,0 +1,287 @@
+"""The future of one task: a `concurrent.futures.Future` that costs a tenth of one until somebody needs all of it.
+
+A `Future` makes a condition when it is made, which is most of its cost. Here the condition is made when it is first
+asked for: by `wait`, `as_completed` or a callback. From then on the future is completed under it, by the background
+thread of the connection, as an executor would. Before that nobody can hold the condition, and completing it is two
+assignments.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, TimeoutError
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from palpable._connection import questions
+from palpable._connection.task_waits import wait_for_tasks
+from palpable._wire.messages import TaskReport
+from palpable._wire.payload import exception_of, result_of
+from palpable.units.task_exceptions import PalpableError
+
+if TYPE_CHECKING:
+    from palpable._connection.connection import Connection
+    from palpable._connection.waiting import Blocked
+
+T = TypeVar("T")
+
+_FINAL = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+
+# Who against whom: a reader that completes a future without a condition, against a thread that makes the condition,
+# looks at the state under it, and sleeps. Under this lock either the reader sees the condition, and leaves the future
+# to the background thread, or the other sees the state. One lock for all, since it is held for two assignments.
+# Reentrant, since the garbage collector may run somebody's `__del__` anywhere.
+_completing = threading.RLock()
+
+
+class TaskFuture(Future[T]):
+    """What a submitted task will return. Made by `submit`; works with everything that takes a `Future`.
+
+    Other than a plain Future, `cancel` also ends a task that runs. `concurrent.futures.wait`, `as_completed`,
+    callbacks and `asyncio.wrap_future` work. Waiting for one inside a task frees the task's slot.
+
+    Attributes:
+        task_id: which task; `Client.logs`, `Client.cancel` and `Client.result` take it too.
+    """
+
+    task_id: str
+    watchers: tuple[Blocked, ...] = ()
+    # What `Future.__init__` sets. As attributes of the class they cost nothing until they change.
+    _state: str = PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _report: TaskReport | None = None
+    _made_condition: threading.Condition | None = None
+
+    def __init__(self, task_id: str, connection: Connection) -> None:
+        self.task_id = task_id
+        self._connection = connection
+
+    # --- what Future keeps in attributes, made when needed ---------------------------------------------------------
+
+    @property
+    def _condition(self) -> threading.Condition:
+        condition = self._made_condition
+        if condition is None:
+            with _completing:
+                condition = self._made_condition
+                if condition is None:
+                    condition = self._made_condition = threading.Condition()
+            if self._state not in _FINAL:
+                # Whoever asks for it will wait by other means than `result`: the background thread has to read for
+                # them.
+                self._connection.read_in_background()
+        return condition
+
+    @property
+    def _waiters(self) -> list[Any]:
+        waiters: list[Any] = self.__dict__.setdefault("_all_waiters", _new_waiters(self))
+        return waiters
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[Future[T]], object]]:
+        callbacks: list[Callable[[Future[T]], object]] = self.__dict__.setdefault("_all_callbacks", [])
+        return callbacks
+
+    # --- completing: called by the connection ----------------------------------------------------------------------
+
+    def take(self, report: TaskReport) -> bool:
+        with _completing:
+            if self._made_condition is not None:
+                return False
+            if self._state not in _FINAL:
+                self._report = report
+                self._state = CANCELLED_AND_NOTIFIED if report.outcome == "cancelled" else FINISHED
+        self._wake_watchers()
+        return True
+
+    def finish(self, report: TaskReport) -> None:
+        with self._condition:
+            if self._state in _FINAL:
+                return
+            self._report = report
+            is_cancelled = report.outcome == "cancelled"
+            self._state = CANCELLED_AND_NOTIFIED if is_cancelled else FINISHED
+            for waiter in self._waiters:
+                if is_cancelled:
+                    waiter.add_cancelled(self)
+                elif report.outcome == "succeeded":
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        self._wake_watchers()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def fail(self, error: Exception) -> bool:
+        with _completing:
+            if self._made_condition is not None:
+                return False
+            if self._state not in _FINAL:
+                self._exception = error
+                self._state = FINISHED
+        self._wake_watchers()
+        return True
+
+    def finish_failed(self, error: Exception) -> None:
+        if self._state not in _FINAL:
+            self.set_exception(error)
+        self._wake_watchers()
+
+    def _wake_watchers(self) -> None:
+        for blocked in self.watchers:
+            if blocked.is_done():
+                blocked.wake()
+
+    # --- asking ----------------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether the task has ended, in any way."""
+        return self._state in _FINAL
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        """Whether the task runs at this moment. Asks the server; False if it can't be asked."""
+        if self._state in _FINAL:
+            return False
+        if self._state == RUNNING:
+            return True
+        try:
+            return self.state == "running"
+        except PalpableError:
+            return False
+
+    @property
+    def state(self) -> str:
+        """ "ready", "running", "succeeded", "failed", "cancelled" and so on, as the server sees it now.
+
+        Raises:
+            ServerUnreachable: it can't be asked.
+        """
+        if self._state in _FINAL:
+            if self.cancelled():
+                return "cancelled"
+            is_failed = self._exception is not None or (
+                self._report is not None and self._report.outcome != "succeeded"
+            )
+            return "failed" if is_failed else "succeeded"
+        info = questions.task_info(self._connection, self.task_id)
+        if info is not None:
+            return info.state
+        return self.state if self._state in _FINAL else "ready"  # it ended while we asked, or is not sent yet
+
+    @property
+    def progress(self) -> tuple[float, float, str] | None:
+        """(done, total, note) as the task last said by `Messenger.progress`; None if it said nothing.
+
+        Raises:
+            ServerUnreachable: the server can't be asked.
+        """
+        info = questions.task_info(self._connection, self.task_id)
+        return None if info is None else info.progress
+
+    @overload
+    def logs(self, follow: Literal[False] = False) -> str: ...
+    @overload
+    def logs(self, follow: Literal[True]) -> Iterator[str]: ...
+    @overload
+    def logs(self, follow: bool) -> str | Iterator[str]: ...
+    def logs(self, follow: bool = False) -> str | Iterator[str]:
+        """Return what the task printed; with `follow` an iterator that goes on until it has ended."""
+        if follow:
+            return questions.follow_logs(self._connection, self.task_id)
+        return questions.read_logs(self._connection, self.task_id)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait, and return what the task returned.
+
+        Args:
+            timeout: in seconds; None: no limit.
+
+        Raises:
+            TimeoutError: it has not ended in that time.
+            TaskCancelled: it was cancelled (a `concurrent.futures.CancelledError`).
+            Exception: what the task raised, as its own type; or a `TaskDidNotFinish`, e.g. `TaskCrashed`.
+        """
+        if self._state not in _FINAL:
+            self._wait(timeout)
+        if self._report is not None:
+            self._open()
+        error = self._exception
+        if error is None:
+            if self._state != FINISHED:
+                return super().result(0)  # cancelled by other means than the server's: raises
+            return self._result  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            # The traceback holds this frame, and the frame must not hold the error in turn.
+            del self, error
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait, and return what the task raised; None if it returned. `timeout` and other errors as for `result`."""
+        if self._state not in _FINAL:
+            self._wait(timeout)
+        if self._report is not None:
+            self._open()
+        if self._state != FINISHED:
+            self.result(0)  # raises
+        return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        self._connection.check_process()
+        if not wait_for_tasks(self._connection, self.done, (self,), lambda: (self.task_id,), timeout):
+            raise TimeoutError(f"task {self.task_id} has not ended within {timeout:g} s")
+
+    def _open(self) -> None:
+        """Unpickle what arrived: in the thread that wants it, not in the one that happened to read it."""
+        report = self._report
+        if report is None:
+            return  # another thread was faster
+        if report.outcome == "succeeded":
+            try:
+                opened: tuple[Any, BaseException | None] = (result_of(report), None)
+            except PalpableError as error:
+                opened = (None, error)
+        else:
+            opened = (None, exception_of(report))
+        # Two threads may have opened it. Both hand out the object that was entered first.
+        self._result, self._exception = self.__dict__.setdefault("_opened", opened)
+        self._report = None
+
+    # --- ending ----------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """End the task, queued or running; return whether it is cancelled now. False: it had ended before.
+
+        Raises nothing: if the server can't be reached, the answer is False.
+        """
+        if self._state in _FINAL:
+            return self.cancelled()
+        try:
+            return questions.cancel_futures(self._connection, [self])
+        except PalpableError:
+            return self.cancelled()
+
+    def __repr__(self) -> str:
+        if self._state not in _FINAL:
+            word = "pending"
+        elif self.cancelled():
+            word = "cancelled"
+        else:
+            report, error = self._report, self._exception
+            is_failed = error is not None or (report is not None and report.outcome != "succeeded")
+            word = "failed" if is_failed else "succeeded"
+        return f"<TaskFuture {self.task_id} {word}>"
+
+
+def _new_waiters(future: TaskFuture[Any]) -> list[Any]:
+    if not future._connection.is_inside_task:
+        return []
+    from palpable._connection.future_waits import WaiterList
+
+    return WaiterList(future)
