@@ -40,7 +40,7 @@ _register_at_fork = os.register_at_fork
 
 def record() -> None:
     """From now on, record the hooks that are registered. To be called before anything registers one."""
-    os.register_at_fork = _register  # type: ignore[assignment]
+    os.register_at_fork = _register
 
 
 def _register(**hooks: Any) -> None:

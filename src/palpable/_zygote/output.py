@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 
 class _NeverFails(io.FileIO):
@@ -25,7 +25,7 @@ class _NeverFails(io.FileIO):
             return len(data)
 
 
-def make_stream(fd: int, name: str) -> TextIO:
+def make_stream(fd: int, name: str) -> io.TextIOWrapper:
     """Return a text stream that writes to `fd` and does not own it."""
     raw = _NeverFails(fd, "w", closefd=False)
     raw.name = name

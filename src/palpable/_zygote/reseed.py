@@ -22,7 +22,7 @@ def find_generators() -> list[Callable[[], object]]:
 
 def _for_random() -> Callable[[], object]:
     generator: Any = sys.modules["random"]._inst
-    base = type(generator).__base__  # the generator itself, written in C
+    base: Any = type(generator).__base__  # the generator itself, written in C
 
     def seed() -> None:
         base.seed(generator, int.from_bytes(os.urandom(SEED_BYTES), "little"))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from palpable._wire.messages import Message
 
-
-class ZygoteSettings(Message, tag="zygote-settings"):
+class ZygoteSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="zygote-settings"):
     """Sent once by the server, before anything else."""
 
     name: str
@@ -16,7 +14,7 @@ class ZygoteSettings(Message, tag="zygote-settings"):
     sys_path: list[str]
     """The server's own: what the server could import, a task can."""
     cwd: str
-    preload: list[str] = msgspec.field(default_factory=list)
+    preload: list[str] = []
     """Modules to import before the first fork."""
-    refused: dict[str, str] = msgspec.field(default_factory=dict)
+    refused: dict[str, str] = {}
     """Modules never to import, and why; a zygote that starts anew without a module tells itself so."""

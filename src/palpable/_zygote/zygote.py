@@ -14,20 +14,12 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
 import sys
 import time
-from _signal import (  # type: ignore[import-not-found]  # `signal` without its enums: cheaper in the child
-    SIG_DFL,
-    SIGCHLD,
-    SIGKILL,
-    SIGTERM,
-    set_wakeup_fd,
-    signal,
-)
-from array import array
+from _socket import SCM_RIGHTS, SOL_SOCKET, socket, socketpair  # without the enums of `socket`: cheaper
 from collections.abc import Set
 from resource import RLIMIT_NOFILE, getrlimit
-from socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket, socketpair
 from typing import Any, NoReturn
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -49,6 +41,8 @@ from palpable._zygote.strays import OwnChildren, kill_strays
 from palpable._zygote.task_process import RSS_UNIT_BYTES, SOCKET_FD, TaskProcess
 
 READ_BYTES = 1 << 16
+FD_BYTES = 4
+SIGKILL, SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)  # cheaper to hand on than members of an enum
 FORK_RETRY_SECONDS = 0.1
 """After a fork that failed because the system is out of processes or memory."""
 MAX_FD = min(getrlimit(RLIMIT_NOFILE)[0], 1 << 16)
@@ -63,17 +57,9 @@ def main(control_fd: int, settings_fd: int) -> NoReturn:
         settings_fd: a file with the settings, left by a zygote that started itself anew; -1: they are the first frame
             on the control socket.
     """
-    settings_reader: FrameReader[ZygoteSettings] = FrameReader(ZygoteSettings)
     control = socket(fileno=control_fd)
-    control.set_inheritable(False)
-    settings = None
-    while settings is None:
-        # Byte by byte would be exact; the server sends nothing more before ZygoteReady, so all there is may be taken.
-        data = control.recv(READ_BYTES) if settings_fd < 0 else os.read(settings_fd, READ_BYTES)
-        if not data:
-            sys.exit("palpable: the zygote was given no settings")
-        for message in settings_reader.feed(data):
-            settings = message
+    os.set_inheritable(control_fd, False)
+    settings = _read_settings(control_fd if settings_fd < 0 else settings_fd)
     if settings_fd >= 0:
         os.close(settings_fd)
     sys.path[:] = settings.sys_path
@@ -92,6 +78,22 @@ def main(control_fd: int, settings_fd: int) -> NoReturn:
     Zygote(control, settings, keep_fds=open_fds() - own_fds).run(ready)
 
 
+def _read_settings(fd: int) -> ZygoteSettings:
+    """Read the first frame, and not a byte more: what follows on the control socket may be for a successor."""
+    reader: FrameReader[ZygoteSettings] = FrameReader(ZygoteSettings)
+    missing = 4
+    frame = b""
+    while missing:
+        data = os.read(fd, missing)
+        if not data:
+            sys.exit("palpable: the zygote was given no settings")
+        frame += data
+        missing -= len(data)
+        if len(frame) == 4:
+            missing = int.from_bytes(frame, "little")
+    return reader.feed(frame)[0]
+
+
 def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoReturn:
     """Replace this process by a new zygote that does not import `module`."""
     if not module:
@@ -104,7 +106,7 @@ def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoRet
     os.write(fd, encode_frame(settings))
     os.lseek(fd, 0, os.SEEK_SET)
     os.set_inheritable(fd, True)
-    control.set_inheritable(True)
+    os.set_inheritable(control.fileno(), True)
     arguments = sys.orig_argv.copy()
     start = next(i for i, argument in enumerate(arguments) if argument.endswith("__main__.py"))
     arguments[start + 1 : start + 3] = [str(control.fileno()), str(fd)]
@@ -150,15 +152,12 @@ class Zygote:
         fork_hooks.keep_native_id_true()
         sys.meta_path.insert(0, self._clock)
         sys.modules["__main__"] = type(sys)("__main__")
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._wakeup_fd = read_fd
-        set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        signal(SIGCHLD, _note_signal)
+        self._child_signal = os_calls.ChildSignal()
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
-        self._poll.register(read_fd, select.POLLIN)
+        self._poll.register(self._child_signal.fd, select.POLLIN)
         self._seeds = reseed.find_generators()
-        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+        ours, theirs = socketpair()
         os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
         theirs.close()
         ours.close()
@@ -178,14 +177,13 @@ class Zygote:
         4. fork what is missing.
         """
         for fd, _ in self._poll.poll(self._wait_milliseconds()):
-            if fd == self._wakeup_fd:
+            if fd == self._child_signal.fd:
                 os.read(fd, READ_BYTES)
             else:
                 self._read()
         if self._kill_at:
             self._kill_overdue()
-        exits = self._collect_exits()
-        if exits:
+        if exits := self._collect_exits():
             self._send(ProcessesExited(exits=exits))
         while len(self._alive) < self._count and self._fork():
             pass
@@ -214,13 +212,15 @@ class Zygote:
             elif isinstance(message, EndProcess):
                 self._end(message)
 
-    def _send(self, message: Any, fds: list[int] | None = None) -> None:
-        """Send, however long it takes: the server always reads."""
+    def _send(self, message: Any, fd: int = -1) -> None:
+        """Send, however long it takes: the server always reads. `fd` travels with the first byte."""
         frame = encode_frame(message)
         try:
-            sent = 0
-            if fds:
-                sent = self._control.sendmsg([frame], [(SOL_SOCKET, SCM_RIGHTS, array("i", fds))])
+            if fd < 0:
+                self._control.sendall(frame)
+                return
+            fds = (SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(FD_BYTES, sys.byteorder))
+            sent = self._control.sendmsg((frame,), (fds,))
             if sent < len(frame):
                 self._control.sendall(memoryview(frame)[sent:])
         except ConnectionError:
@@ -230,16 +230,17 @@ class Zygote:
 
     def _fork(self) -> bool:
         """Fork one task process and announce it; return False if the system has no room for one now."""
-        if self._fork_again_at > time.monotonic():
-            return False
-        self._fork_again_at = 0.0
+        if self._fork_again_at:
+            if self._fork_again_at > time.monotonic():
+                return False
+            self._fork_again_at = 0.0
         spool = None
         ends: tuple[socket, ...] = ()
         try:
             spool = self._spools.take()
-            ours, theirs = ends = socketpair(AF_UNIX, SOCK_STREAM)
-            os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
-            fork_hooks.run(fork_hooks.before)
+            ours, theirs = ends = socketpair()
+            if fork_hooks.before:
+                fork_hooks.run(fork_hooks.before)
             pid = os_calls.fork()
         except OSError as error:
             print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
@@ -250,30 +251,20 @@ class Zygote:
                 end.close()
             return False
         if pid == 0:
-            self._be_born(spool[1])
-        fork_hooks.run(fork_hooks.after_in_parent)
+            self._be_born(theirs.fileno(), spool[1])
+        if fork_hooks.after_in_parent:
+            fork_hooks.run(fork_hooks.after_in_parent)
         self._alive[pid] = spool
-        self._send(ProcessesForked(pids=[pid], spools=[spool[0]]), [ours.fileno()])
-        # The task process's end is closed last, so that its end is never seen before its announcement.
+        self._send(ProcessesForked(pids=[pid], spools=[spool[0]]), ours.fileno())
         ours.close()
         theirs.close()
-        os.close(SOCKET_FD)
         return True
 
-    def _be_born(self, spool_fd: int) -> NoReturn:
-        """What a new task process does first: become a process of its own."""
+    def _be_born(self, socket_fd: int, spool_fd: int) -> NoReturn:
+        """What a new task process does first."""
         try:
-            set_wakeup_fd(-1)
-            signal(SIGCHLD, SIG_DFL)
-            os.setsid()
-            os_calls.die_with_parent()
-            os_calls.become_subreaper()
-            if os.getppid() != self._pid:  # the zygote died before it could be told of
-                os._exit(1)
-            os.dup2(spool_fd, 1)
-            os.dup2(spool_fd, 2)
-            for first, end in self._gaps:
-                os.closerange(first, end)
+            os_calls.become_task_process(self._pid, socket_fd, SOCKET_FD, spool_fd, self._gaps)
+            self._child_signal.forget()
             for hook in fork_hooks.after_in_child:
                 hook()
             for seed in self._seeds:
@@ -361,15 +352,15 @@ def open_fds() -> set[int]:
     return {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2}
 
 
-def _gaps_between(fds: set[int]) -> list[tuple[int, int]]:
-    """Return the ranges, from 3, in which none of `fds` is: first and end."""
+def _gaps_between(fds: set[int]) -> list[range]:
+    """Return the ranges, from 3, in which none of `fds` is."""
     gaps = []
     first = 3
     for fd in sorted(fds):
         if fd > first:
-            gaps.append((first, fd))
+            gaps.append(range(first, fd))
         first = fd + 1
-    return [*gaps, (first, MAX_FD)]
+    return [*gaps, range(first, MAX_FD)]
 
 
 def _find_ended() -> int:
@@ -379,7 +370,3 @@ def _find_ended() -> int:
     except ChildProcessError:
         return 0
     return found.si_pid if found else 0
-
-
-def _note_signal(_number: int, _frame: object) -> None:
-    """The signal itself does nothing: its byte in the wakeup pipe does."""

@@ -1,0 +1,172 @@
+"""A task process that runs many tasks: the claim pipe, tasks taken back, output and usage of each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from palpable._wire.messages import RunTasks, TaskEnded
+from palpable._wire.payload import loads
+from support.zygotes import FakeProcess, FakeServer, functions_of, order, serve
+
+
+class FakeWorker:
+    """The server's side of a worker process: sends tasks, takes them back."""
+
+    def __init__(self, process: FakeProcess) -> None:
+        self.process = process
+        self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.take_backs = 0
+        self.unclaimed: list[str] = []  # sent and perhaps claimed, in order
+        self.is_first = True
+        self.owed = 0
+
+    async def send(self, function: Any, args_of: dict[str, tuple[Any, ...]]) -> None:
+        tasks = [order(function, *args, task_id=task_id) for task_id, args in args_of.items()]
+        if self.owed:
+            self.take_backs += 1
+        message = RunTasks(
+            tasks=tasks,
+            functions=functions_of(function) if self.is_first else {},
+            isolation="worker",
+            taken_back=self.owed,
+        )
+        self.owed = 0
+        await self.process.send(message, (self.read_fd,) if self.is_first else ())
+        self.is_first = False
+        self.unclaimed += args_of
+        os.write(self.write_fd, bytes([self.take_backs % 256]) * len(tasks))
+
+    def take_back(self, count: int) -> list[str]:
+        """Take back up to that many; return which."""
+        try:
+            taken = len(os.read(self.read_fd, count))
+        except BlockingIOError:
+            taken = 0
+        self.owed += taken
+        return [self.unclaimed.pop() for _ in range(taken)]
+
+    async def ended(self) -> TaskEnded:
+        message = await self.process.receive()
+        assert isinstance(message, TaskEnded), message
+        return message
+
+    def close(self) -> None:
+        os.close(self.read_fd)
+        os.close(self.write_fd)
+
+
+def test_a_worker_process_runs_many_tasks_in_order_and_keeps_its_state(tmp_path: Path) -> None:
+    def task(number: int) -> tuple[int, int, str]:
+        import sys
+
+        count = sys.__dict__["_zy_count"] = sys.__dict__.get("_zy_count", 0) + 1
+        return number, count, os.environ["PALPABLE_TASK_ID"]
+
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        await worker.send(task, {f"t{n}": (n,) for n in range(5)})
+        await worker.send(task, {f"t{n}": (n,) for n in range(5, 10)})
+        for n in range(10):
+            ended = await worker.ended()
+            assert (ended.task_id, ended.is_successful) == (f"t{n}", True)
+            assert loads(ended.payload) == (n, n + 1, f"t{n}")
+            assert ended.peak_memory_bytes > 1 << 20
+        worker.process.socket.close()
+        assert (await server.exit_of(worker.process)).exit_status == 0
+        worker.close()
+
+    serve(tmp_path, test)
+
+
+def test_a_task_that_was_taken_back_is_not_run_and_every_other_is_run_once(tmp_path: Path) -> None:
+    def task(number: int) -> int:
+        if number % 3 == 0:
+            time.sleep(0.0005)
+        return number
+
+    async def test(server: FakeServer) -> None:
+        rng = random.Random(7)
+        worker = FakeWorker(await server.take())
+        taken_back: list[str] = []
+        sent: list[str] = []
+        ended: list[str] = []
+
+        async def collect() -> None:
+            while True:
+                ended.append((await worker.ended()).task_id)
+                server.changed.set()
+
+        collecting = asyncio.ensure_future(collect())
+        for _ in range(400):
+            args_of = {f"t{number}": (number,) for number in range(len(sent), len(sent) + rng.randint(1, 6))}
+            sent += args_of
+            await worker.send(task, args_of)
+            if rng.random() < 0.5:
+                await asyncio.sleep(rng.choice([0, 0, 0.0002, 0.001]))
+            if rng.random() < 0.7:
+                taken_back += worker.take_back(rng.randint(1, 5))
+        await server.until(lambda: len(ended) == len(sent) - len(taken_back))
+        await asyncio.sleep(0.05)
+        assert not set(ended) & set(taken_back)
+        assert sorted(ended + taken_back) == sorted(sent)
+        assert ended == sorted(ended, key=lambda task_id: int(task_id[1:]))
+        assert taken_back and ended
+        collecting.cancel()
+        worker.close()
+
+    serve(tmp_path, test)
+
+
+def test_the_output_of_each_task_can_be_told_apart(tmp_path: Path) -> None:
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        await worker.send(lambda text: print(text, end=""), {f"t{n}": ("x" * n,) for n in range(4)})
+        spans = [((ended := await worker.ended()).output_from, ended.output_to) for _ in range(4)]
+        assert spans == [(0, 0), (0, 1), (1, 3), (3, 6)]
+        os.truncate(worker.process.spool, 0)
+        await worker.send(lambda text: print(text, end=""), {"t4": ("xy",)})
+        worker.close()
+
+    serve(tmp_path, test)
+
+
+def test_a_crash_and_sys_exit_end_the_worker_process_without_an_answer(tmp_path: Path) -> None:
+    async def test(server: FakeServer) -> None:
+        for end, status in ((os._exit, 5), (_exit, 5)):
+            worker = FakeWorker(await server.take())
+            await worker.send(end, {"t0": (5,), "t1": (5,)})
+            assert await worker.process.receive() is None
+            assert (await server.exit_of(worker.process)).exit_status == status
+            assert worker.take_back(10) == ["t1"]
+            worker.close()
+
+    serve(tmp_path, test)
+
+
+def _exit(code: int) -> None:
+    raise SystemExit(code)
+
+
+def test_a_failure_and_the_cpu_time_belong_to_their_task(tmp_path: Path) -> None:
+    def task(seconds: float) -> None:
+        start = time.process_time()
+        while time.process_time() - start < seconds:
+            pass
+        if seconds:
+            raise ValueError(seconds)
+
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        await worker.send(task, {"t0": (0.0,), "t1": (0.05,), "t2": (0.0,)})
+        first, second, third = [await worker.ended() for _ in range(3)]
+        assert (first.is_successful, second.is_successful, third.is_successful) == (True, False, True)
+        assert second.error_type == "ValueError"
+        assert second.cpu_seconds >= 0.05 > max(first.cpu_seconds, third.cpu_seconds)
+        worker.close()
+
+    serve(tmp_path, test)
