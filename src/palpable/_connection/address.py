@@ -166,8 +166,7 @@ def resolve(address: Any = None, family: str | None = None, authkey: bytes | Non
     """Return where to connect and with which key, from what was passed, the environment, and the default server.
 
     The address: as passed, else $PALPABLE_URL, else the default server's. The key: as passed, else $PALPABLE_AUTHKEY,
-        else
-    the file $PALPABLE_AUTHKEY_FILE, else, for a Unix socket, the file `authkey` beside it.
+    else the file $PALPABLE_AUTHKEY_FILE, else, for a Unix socket, the file `authkey` beside it.
 
     Raises:
         TypeError, ValueError: the address or the key is not one.
@@ -202,8 +201,8 @@ def _find_key(where: Address, *, is_default: bool) -> bytes:
     except FileNotFoundError as error:
         if is_default and not path:
             raise ServerUnreachable(
-                f"no default server runs for this user (there is no {error.filename}). Start one with `palpable serve`, "
-                f"or say where the server is: Client(address, family, authkey), or the variable {URL_VARIABLE}.",
+                f"no default server runs for this user (no {error.filename}). Start one with `palpable serve`, or "
+                f"say where the server is: Client(address, family, authkey), or the variable {URL_VARIABLE}.",
                 address=where.url,
             ) from None
         if path:

@@ -22,7 +22,7 @@ from palpable._wire.payload import PickledFunction, dumps_call, dumps_function, 
 from palpable.units.task_exceptions import PalpableError
 
 CHUNKS_PER_WORKER = 4
-"""As in `multiprocessing.Pool.map`: few enough to cost nothing, and enough that no worker is idle for long at the end."""
+"""As in `multiprocessing.Pool.map`: few enough to cost nothing, and enough that no worker is idle for long."""
 TASKS_AHEAD_PER_WORKER = 4
 """How far `imap` reads ahead: a worker that ends a task finds the next, and one more while the answer travels."""
 CHUNK_SECONDS = 0.005
@@ -46,7 +46,7 @@ def isolation_of(connection: Connection, options: TaskOptions) -> Literal["task"
 
 
 def call_one(connection: Connection, function: Callable[..., Any], args: tuple[Any, ...], options: TaskOptions) -> Any:
-    """Return `function(*args)`, called in a task; raise what it raises. The task is ended if the wait is interrupted."""
+    """Return `function(*args)`, called in a task; raise what it raises. An interrupt of the wait ends the task."""
     from palpable.units.task import new_task_id
 
     pickled = dumps_function(function)
@@ -137,11 +137,10 @@ def _payloads(
         for param in params:
             yield dumps_call((param,), {}), "call", 1
         return
-    size = chunksize
-    if size == "auto":
-        size = math.ceil(len(params) / (CHUNKS_PER_WORKER * workers_of(connection)))
-    for start in range(0, len(params), size):
-        chunk = params[start : start + size]
+    if isinstance(chunksize, str):
+        chunksize = math.ceil(len(params) / (CHUNKS_PER_WORKER * workers_of(connection)))
+    for start in range(0, len(params), chunksize):
+        chunk = params[start : start + chunksize]
         yield dumps_params(chunk), "chunk", len(chunk)
 
 

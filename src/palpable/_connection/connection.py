@@ -1,15 +1,14 @@
 """One socket to the server, many requests, all threads of a process.
 
 Sending: a caller sends by itself when nothing was sent for a millisecond, so that a single call leaves at once. In a
-    loop of
-submits the tasks are gathered (`outbox`) and leave together: when the batch is full, when a millisecond is over, when
-somebody waits, or, after the last of them, by the background thread.
+loop of submits the tasks are gathered (`outbox`) and leave together: when the batch is full, when a millisecond is
+over, when somebody waits, or, after the last of them, by the background thread.
 
 Reading: by one of the threads that wait (`leadership`), or by the background thread. Nobody polls.
 
 Ends: the first error breaks the connection for good, and everything that is pending fails with ServerUnreachable. The
-    owner
-opens a new one. A fork breaks it in the child. No message of a broken connection is ever sent or delivered later.
+owner opens a new one. A fork breaks it in the child. No message of a broken connection is ever sent or delivered
+later.
 """
 
 from __future__ import annotations
@@ -26,29 +25,19 @@ from palpable._connection.background import Background
 from palpable._connection.inbox import Inbox
 from palpable._connection.leadership import Leadership, Role
 from palpable._connection.outbox import DONT_WAIT, Delivery, Outbox
+from palpable._connection.pending import Pending
 from palpable._connection.readiness import wait_until_ready
 from palpable._connection.waiting import Blocked, LogRequest, Request, ResultTaker, Watched
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameError, FrameReader
 from palpable._wire.messages import (
-    Done,
     GetStatus,
-    LogChunk,
     Message,
-    RequestFailed,
-    ResultsFound,
-    ResultsPushed,
     ServerAnswer,
-    StatusReport,
-    TaskList,
     TaskOptions,
-    TaskReport,
     TaskRequest,
-    TasksAccepted,
-    TasksCancelled,
     ToTaskProcess,
-    WaitOver,
 )
-from palpable.units.task_exceptions import PayloadTooLarge, ServerUnreachable, error_named
+from palpable.units.task_exceptions import PayloadTooLarge, ServerUnreachable
 
 if TYPE_CHECKING:
     from palpable._connection.tls_stream import TlsStream
@@ -106,8 +95,8 @@ class Connection:
         self._leadership = Leadership(by_anyone=read_by_callers)
         self._background = Background(self)
         self._leadership.background = self._background
-        self._takers: dict[str, ResultTaker] = {}
-        self._requests: dict[int, Request] = {}
+        self.pending = Pending(self._outbox, self._background.call, lambda: self.flush(wait=False))
+        self._takers = self.pending.takers
         self._flushed_at = 0.0
         self._used_at = monotonic()
         self._broken = ""
@@ -116,18 +105,6 @@ class Connection:
         self._is_orphan = False
         self.is_send_blocked = False
         self.max_payload_bytes = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES)
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            ResultsPushed: self._on_results,
-            TasksAccepted: self._on_accepted,
-            RequestFailed: self._on_failed,
-            ResultsFound: self._on_found,
-            WaitOver: self._on_wait_over,
-            LogChunk: self._on_log,
-            TasksCancelled: self._on_answer,
-            TaskList: self._on_answer,
-            StatusReport: self._on_answer,
-            Done: self._on_answer,
-        }
         forking.register(self)
 
     # --- submitting -----------------------------------------------------------------------------------------------
@@ -200,16 +177,12 @@ class Connection:
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this answer any more."""
-        self._requests.pop(request.request_id, None)
-
-    def forget_answer(self, answer: Any) -> None:
-        """An `on_answer` for requests that nobody waits for."""
-        self._requests.pop(answer.request_id, None)
+        self.pending.requests.pop(request.request_id, None)
 
     def _enter(self, request: Request, message: Message) -> None:
         if self._broken:
             raise self.error()
-        self._requests[request.request_id] = request
+        self.pending.requests[request.request_id] = request
         self._outbox.add(message)
         if self._broken:
             self._fail_everything()  # as in `add_task`
@@ -301,7 +274,7 @@ class Connection:
         if is_nested:
             # What the outer reader waits for may have arrived here, while it waits for bytes. Have the server send
             # some.
-            self.ask(lambda request_id: GetStatus(request_id=request_id), on_answer=self.forget_answer)
+            self.ask(lambda request_id: GetStatus(request_id=request_id), on_answer=self.pending.forget_answer)
             self.flush()
         return True
 
@@ -310,10 +283,9 @@ class Connection:
         self._used_at = monotonic()
         if self._broken:
             self.dispose()
-        elif self._outbox.has_unsent or (nobody_reads and self._takers):
-            # Acknowledgements of a task process leave with its next message; it has one at least, when the task ends.
-            if not self.is_inside_task or self._takers:
-                self._background.attend()
+        elif (nobody_reads and self._takers) or (self._outbox.has_unsent and not self.is_inside_task):
+            # Inside a task, acknowledgements leave with its next message; it sends one at least, when it ends.
+            self._background.attend()
 
     def read_until(self, is_done: Callable[[], bool]) -> None:
         """Read, for the owner of the process, until a message given to `on_other` makes `is_done()` True.
@@ -358,77 +330,8 @@ class Connection:
         self._read(0.0)
 
     def _dispatch(self, message: Any) -> None:
-        handler = self._handlers.get(type(message))
-        if handler is not None:
-            handler(message)
-        elif self._on_other is not None:
+        if not self.pending.handle(message) and self._on_other is not None:
             self._on_other(message)
-
-    def take_result(self, report: TaskReport) -> None:
-        """Only for the reader, from within an `on_answer`: a result is known by other means than a push."""
-        taker = self._takers.get(report.task_id)
-        if taker is not None:
-            if not taker.take(report):
-                self._background.call(lambda: taker.finish(report))
-            self._takers.pop(report.task_id, None)
-
-    def _on_results(self, message: ResultsPushed) -> None:
-        takers = self._takers
-        for report in message.reports:
-            taker = takers.get(report.task_id)
-            if taker is not None:
-                if not taker.take(report):
-                    self._background.call(lambda taker=taker, report=report: taker.finish(report))  # type:
-                    ignore[misc]
-                # Only now: an interrupt before this line has the message dispatched once more.
-                takers.pop(report.task_id, None)
-        self._outbox.acknowledge(message.sequence)
-
-    def _on_found(self, message: ResultsFound) -> None:
-        self._on_answer(message)
-        if message.sequence:
-            self._outbox.acknowledge(message.sequence)
-            # At once: another client may ask for the same task, and must not be told that it is still there.
-            self.flush(wait=False)
-
-    def _on_accepted(self, message: TasksAccepted) -> None:
-        self._outbox.accepted(message.request_id)
-        self._on_answer(message)
-
-    def _on_wait_over(self, message: WaitOver) -> None:
-        request = self._requests.get(message.wait_id)
-        if request is not None:
-            request.settle(message)
-
-    def _on_answer(self, message: Any) -> None:
-        request = self._requests.get(message.request_id)
-        if request is not None:
-            request.settle(message)
-
-    def _on_log(self, message: LogChunk) -> None:
-        request = self._requests.get(message.request_id)
-        if isinstance(request, LogRequest):
-            request.add(message)
-            if message.is_last:
-                request.settle(message)
-
-    def _on_failed(self, message: RequestFailed) -> None:
-        error = error_named(message.error, message.message)
-        request = self._requests.get(message.request_id)
-        if request is not None:
-            request.fail(error)
-        batch = self._outbox.refused(message.request_id)
-        if batch is not None:
-            for task in batch.tasks:
-                self._fail_taker(task.task_id, error_named(message.error, message.message))
-            self._outbox.accepted(message.request_id)
-
-    def _fail_taker(self, task_id: str, error: Exception) -> None:
-        taker = self._takers.get(task_id)
-        if taker is not None:
-            if not taker.fail(error):
-                self._background.call(lambda: taker.finish_failed(error))
-            self._takers.pop(task_id, None)
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -460,7 +363,7 @@ class Connection:
 
     def tend(self, now: float) -> float | None:
         """Send what has waited long enough; return in how many seconds to look again, None: when woken."""
-        if self._is_orphan and not self._takers and not self._requests:
+        if self._is_orphan and not self._takers and not self.pending.requests:
             self.break_off("its client is gone")
         outbox = self._outbox
         if self._broken or not outbox.has_unsent:
@@ -478,7 +381,7 @@ class Connection:
         return None
 
     def claim_for_background(self, now: float) -> tuple[bool, float | None]:
-        """Return whether the background thread is to read, and if not, in how many seconds perhaps (None: when woken)."""
+        """Return whether the background thread is to read, and if not, in how many seconds perhaps."""
         leadership = self._leadership
         if self._broken or not (self._takers or (not self._is_direct and leadership.has_followers)):
             return False, None
@@ -569,10 +472,7 @@ class Connection:
         self.dispose()
 
     def _fail_everything(self) -> None:
-        for task_id in list(self._takers):
-            self._fail_taker(task_id, self.error())
-        for request in list(self._requests.values()):
-            request.fail(self.error())
+        self.pending.fail_everything(self.error)
         self._leadership.wake_all()
 
     def dispose(self) -> None:
@@ -594,7 +494,7 @@ class Connection:
         self.dispose()
 
     def close_when_idle(self) -> None:
-        """The client is gone: close once no future is pending. Called by the garbage collector, so it waits for nothing."""
+        """The client is gone: close once no future is pending. Waits for nothing: the garbage collector calls it."""
         self._is_orphan = True
         if self._takers or self._background.is_running:
             self._background.wake()
@@ -628,8 +528,8 @@ class Connection:
         self._lock = threading.RLock()
         self._leadership = Leadership(by_anyone=True)
         self._outbox = Outbox()
-        self._takers = {}
-        self._requests = {}
+        self.pending.takers.clear()
+        self.pending.requests.clear()
         self._background.abandon()
         self._is_disposed = True
         self.stream.close()

@@ -101,8 +101,8 @@ def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:
         sock.close()
         if isinstance(error, ssl.SSLCertVerificationError):
             raise ServerUnreachable(
-                f"the certificate of the server at {address} is not trusted: {error.verify_message}. For a self-signed one "
-                f"pass its file, tls='server.pem'; for one of an authority of your own, the authority's.",
+                f"the certificate of the server at {address} is not trusted: {error.verify_message}. "
+                f"For a self-signed one pass its file, tls='server.pem'; for one of your own authority, that one's.",
                 address=address.url,
             ) from None
         if isinstance(error, ssl.SSLError):

@@ -7,33 +7,33 @@ connection in the child finds it broken and opens one of its own.
 from __future__ import annotations
 
 import os
+import weakref
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
 
-_open: WeakSet[Connection] = WeakSet()
+# A plain dict, every change of which is a single step: another thread may be in the middle of anything when this one forks.
+_open: dict[int, weakref.ref[Connection]] = {}
 
 
 def register(connection: Connection) -> None:
     """Give `connection` up in every child that this process forks from now on."""
-    _open.add(connection)
+    key = id(connection)
+    _open[key] = weakref.ref(connection, lambda _: _open.pop(key, None))
 
 
 def open_connections() -> list[Connection]:
     """Return the connections of this process."""
-    return list(_open)
+    connections = [reference() for reference in list(_open.values())]
+    return [connection for connection in connections if connection is not None]
 
 
 def _give_up_in_child() -> None:
-    global _open
-    # A fork in the middle of another thread's `add` may have left this set locked for iteration: take what is there.
-    inherited, _open = _open, WeakSet()
-    for reference in list(inherited.data):
-        connection = reference()
-        if connection is not None:
-            connection.abandon()
+    inherited = open_connections()
+    _open.clear()
+    for connection in inherited:
+        connection.abandon()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

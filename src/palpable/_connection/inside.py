@@ -6,7 +6,7 @@ Runs in: clients and task processes. Set by: the task process, before each task.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from palpable.units.messenger import Messenger
@@ -30,11 +30,11 @@ def current_messenger() -> Messenger | None:
     return _current if _current is not None and _pid == os.getpid() else None
 
 
-def inherited_messenger() -> Any:
+def inherited_messenger() -> Messenger | None:
     """Return the messenger also in a child that the task forked; good for its facts, not for its connection."""
     return _current
 
 
 def identity() -> tuple[str, str]:
-    """Return id and token of the task this process belongs to, also as a child or grandchild of it; ("", "") outside."""
+    """Return id and token of the task this process belongs to, also as its descendant; ("", "") outside."""
     return os.environ.get(TASK_ID_VARIABLE, ""), os.environ.get(TASK_TOKEN_VARIABLE, "")

@@ -1,14 +1,12 @@
 """Which of the threads that wait on one connection reads its socket.
 
 One reads for all: the leader. So a call that waits alone costs no switch of threads: it sends, reads, and returns.
-    The
-others, the followers, sleep; the leader wakes each when what it waits for is there. A leader that is done hands over
-to a follower, or, when there is none and results are still expected, to the background thread.
+The others, the followers, sleep; the leader wakes each when what it waits for is there. A leader that is done hands
+over to a follower, or, when there is none and results are still expected, to the background thread.
 
 Invariant: whenever there are followers, somebody reads, or one of them is on its way to. It holds because every
-    thread
-that leaves looks, under the lock, whether anybody reads now, and wakes a follower if not; also a follower that was
-woken to lead and finds that it is done, times out, or is interrupted. (MySQL's group commit and Boost's
+thread that leaves looks, under the lock, whether anybody reads now, and wakes a follower if not; also a follower that
+was woken to lead and finds that it is done, times out, or is interrupted. (MySQL's group commit and Boost's
 leader/followers thread pools work alike; here the background thread is a follower of last resort.)
 """
 
@@ -32,7 +30,7 @@ class Role(enum.Enum):
 
 
 class Leadership:
-    """Who leads and who follows. All methods are safe to call from every thread, and to call again after an interrupt."""
+    """Who leads and who follows. Methods are safe to call from every thread, and again after an interrupt."""
 
     def __init__(self, *, by_anyone: bool) -> None:
         # Reentrant: the garbage collector may run somebody's `__del__` here, and that may use the connection.
@@ -60,7 +58,7 @@ class Leadership:
         return self._leader is not None and self._leader is self.background
 
     def claim(self, blocked: Blocked, watched: Iterable[Watched], *, may_lead: bool) -> Role:
-        """Make the caller leader if nobody is, else a follower, who is to look once more whether it is done, and sleep."""
+        """Make the caller leader if nobody is, else a follower, who is to look again whether it is done, and sleep."""
         me = threading.get_ident()
         with self._lock:
             leader = self._leader

@@ -164,6 +164,10 @@ class Outbox:
             self._known_functions.update(batch.functions)
             self.unanswered.pop(request_id, None)
 
+    def forget(self, request_id: int) -> None:
+        """Nothing more will be heard of that submission."""
+        self.unanswered.pop(request_id, None)
+
     def refused(self, request_id: int) -> Batch | None:
         """Nothing of that submission was done; return it, if the request was one."""
         batch = self.unanswered.get(request_id)

@@ -63,7 +63,7 @@ def cancel_without_waiting(connection: Connection, task_ids: Sequence[str]) -> N
     if task_ids and connection.is_usable:
         connection.ask(
             lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)),
-            connection.forget_answer,
+            connection.pending.forget_answer,
         )
         connection.flush()
 
@@ -79,7 +79,9 @@ def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> bo
         cancelled[:] = answer.cancelled
         for future, is_cancelled in zip(pending, cancelled, strict=True):
             if is_cancelled:
-                connection.take_result(TaskReport(task_id=future.task_id, state="cancelled", outcome="cancelled"))
+                connection.pending.take_result(
+                    TaskReport(task_id=future.task_id, state="cancelled", outcome="cancelled")
+                )
 
     request: Request = connection.ask(
         lambda request_id: CancelTasks(request_id=request_id, task_ids=[future.task_id for future in pending]),

@@ -4,10 +4,9 @@ A thread that waits is a `Blocked`: it either reads the socket itself, as the le
 until the leader wakes it. What it waits for is an `Awaited`, which knows the sleepers to wake when something arrived.
 
 The one race here is between a sleeper and the leader: the sleeper finds that nothing has arrived, the leader delivers
-    and
-finds no sleeper, the sleeper falls asleep for ever. Hence the order on both sides: the sleeper first enters itself in
-`watchers` and then looks whether it is done; the leader first delivers and then looks into `watchers`. Whichever
-comes second sees the other.
+and finds no sleeper, the sleeper falls asleep for ever. Hence the order on both sides: the sleeper first enters
+itself in `watchers` and then looks whether it is done; the leader first delivers and then looks into `watchers`.
+Whichever comes second sees the other.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Blocked:
         self._lock.acquire()
 
     def sleep(self, timeout_seconds: float | None) -> None:
-        """Sleep until woken, at most `timeout_seconds`. A wake-up that came before is not lost. May wake without cause."""
+        """Sleep until woken, at most `timeout_seconds`. A wake-up from before is not lost. May wake without cause."""
         if timeout_seconds is None:
             self._lock.acquire()
         else:
@@ -45,7 +44,7 @@ class Blocked:
 
 
 class Awaited:
-    """Something that arrives. `watchers` are the sleepers to wake then; replaced as a whole, under the connection's lock."""
+    """Something that arrives. `watchers` are the sleepers to wake then; always replaced as a whole, under a lock."""
 
     __slots__ = ("watchers",)
 

@@ -13,7 +13,7 @@ from palpable._connection import inside, questions
 from palpable._connection.checks import check_number
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._wire.handshake import checked_authkey
-from palpable._wire.messages import GetStatus, QueryResults, QuitServer, TaskInfo, TaskOptions, TaskReport
+from palpable._wire.messages import GetStatus, QueryResults, QuitServer, ResultsFound, TaskInfo, TaskOptions, TaskReport
 from palpable._wire.payload import exception_of, result_of
 from palpable.units.task import Task
 from palpable.units.task_calls import Isolation, TaskCalls, make_options
@@ -229,8 +229,7 @@ class Client(_Calls):
         """Return how a task stands, at once.
 
         None: the server knows no such task: it never did, or its result expired or was taken. `is_successful` None:
-            it is
-        queued or runs. Otherwise it has ended, and its result is removed from the server, unless `keep` says
+        it is queued or runs. Otherwise it has ended, and its result is removed from the server, unless `keep` says
         otherwise.
         """
         _check_task_id(task_id)
@@ -348,8 +347,9 @@ def query_one(connection: Connection, task_id: str, wait_seconds: float, *, take
     )
 
     def is_not_final() -> bool:
-        reports = getattr(request.answer, "reports", None)
-        return bool(reports) and reports[0] is not None and not reports[0].outcome
+        answer = request.answer
+        report = answer.reports[0] if isinstance(answer, ResultsFound) else None
+        return report is not None and not report.outcome
 
     try:
         if wait_seconds == 0:
@@ -360,8 +360,8 @@ def query_one(connection: Connection, task_id: str, wait_seconds: float, *, take
         connection.forget(request)
     if request.error is not None:
         raise request.error
-    report: TaskReport | None = request.answer.reports[0]  # type: ignore[union-attr]
-    return report
+    assert isinstance(request.answer, ResultsFound)
+    return request.answer.reports[0]
 
 
 def _checked_wait(waiting_seconds: float | None) -> float:

@@ -185,7 +185,7 @@ class Messenger:
             from palpable.units.task_calls import TaskCalls
 
             class Calls(TaskCalls):
-                _get_connection = staticmethod(self._get_connection)  # type: ignore[assignment]
+                _get_connection = staticmethod(self._get_connection)
 
             self._made_calls = Calls()
         return self._made_calls
@@ -203,8 +203,7 @@ def current_task() -> Messenger:
     messenger = inside.inherited_messenger()
     if messenger is None:
         raise RuntimeError("current_task() was called outside of a task: this process runs none")
-    found: Messenger = messenger
-    return found
+    return messenger
 
 
 def set_current_task(messenger: Messenger | None) -> None:

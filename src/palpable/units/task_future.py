@@ -61,7 +61,7 @@ class TaskFuture(Future[T]):
     # --- what Future keeps in attributes, made when needed ---------------------------------------------------------
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._made_condition
         if condition is None:
             with _completing:
@@ -80,7 +80,7 @@ class TaskFuture(Future[T]):
         return waiters
 
     @property
-    def _done_callbacks(self) -> list[Callable[[Future[T]], object]]:
+    def _done_callbacks(self) -> list[Callable[[Future[T]], object]]:  # type: ignore[override]
         callbacks: list[Callable[[Future[T]], object]] = self.__dict__.setdefault("_all_callbacks", [])
         return callbacks
 
