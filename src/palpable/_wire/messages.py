@@ -307,6 +307,8 @@ class TaskOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     timeout_seconds: float | None = None
     token: str = ""
     """Proves to the server that a client speaks from inside this task; the task finds it in `PALPABLE_TASK_TOKEN`."""
+    name: str = ""
+    """As in `TaskRequest`."""
 
 
 class RunTasks(Message, tag="run"):

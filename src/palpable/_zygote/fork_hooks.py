@@ -11,9 +11,9 @@ Not run are hooks that are needless when a process with one thread forks outside
   do is the main thread's `native_id` (`keep_native_id_true`);
 * `logging`, `concurrent.futures.thread`: acquire their locks before and release or remake them after; nobody else is
   there to hold one;
-* `palpable._wire.caller_classes`: makes a lock anew, as `threading` does;
 * `asyncio`: forgets the running event loop; none runs here;
-* `random`: seeds from 2,500 bytes of the system's randomness; `reseed` does it with 32, at a tenth of the cost.
+* `random`: seeds from 2,500 bytes of the system's randomness; `reseed` does it with 32, at a tenth of the cost;
+* Palpable's own: remake a lock, give up connections, forget a prefix for task ids; a zygote has no such thing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from typing import Any
 
 Hook = Callable[[], object]
 
-NEEDLESS = frozenset(
-    {"threading", "logging", "concurrent.futures.thread", "asyncio.events", "random", "palpable._wire.caller_classes"}
-)
-"""Modules whose hooks are not run, for the reasons above."""
+NEEDLESS = frozenset({"threading", "logging", "concurrent.futures.thread", "asyncio.events", "random"})
+"""Modules whose hooks are not run, for the reasons above. Nor are those of Palpable."""
 
 before: list[Hook] = []
 """In the order to run: the last registered runs first."""
@@ -45,7 +43,8 @@ def record() -> None:
 
 def _register(**hooks: Any) -> None:
     _register_at_fork(**hooks)
-    if sys._getframe(1).f_globals.get("__name__") in NEEDLESS:
+    module = str(sys._getframe(1).f_globals.get("__name__"))
+    if module in NEEDLESS or module.startswith("palpable."):
         return
     if hook := hooks.get("before"):
         before.insert(0, hook)

@@ -3,7 +3,9 @@
 Runs in: the zygote.
 
 Only one thing makes a module unfit: it starts a thread, because a forked process has the forking thread alone, and
-whatever the others held stays locked for good. A thread cannot be taken back, so the zygote then starts itself anew
+whatever the others held stays locked for good. Unless the library sees to that itself: OpenBLAS (in numpy) ends its
+threads before a fork, and starts them again when they are needed. So the zygote forks once, for nothing, and looks
+whether the threads are gone. A thread cannot be taken back, so if they are not, the zygote starts itself anew
 (`ThreadStarted`), without that module.
 """
 
@@ -14,7 +16,10 @@ import os
 import sys
 
 from palpable._zygote.import_costs import installed_folders
-from palpable._zygote.os_calls import count_threads
+from palpable._zygote.os_calls import SIGKILL, count_threads, fork
+from palpable._zygote.strays import reap
+
+REHEARSAL_SECONDS = 2.0
 
 
 class ThreadStarted(Exception):
@@ -31,7 +36,7 @@ def preload(names: list[str], refused: dict[str, str]) -> list[str]:
     Raises:
         ThreadStarted: this process is of no use any more.
     """
-    if count_threads() > 1:
+    if _has_lasting_threads():
         raise ThreadStarted("")
     preloaded = []
     for name in names:
@@ -43,9 +48,23 @@ def preload(names: list[str], refused: dict[str, str]) -> list[str]:
             refused[name] = f"{type(error).__qualname__}: {error}"
         else:
             preloaded.append(name)
-        if count_threads() > 1:
+        if _has_lasting_threads():
             raise ThreadStarted(name)
     return preloaded
+
+
+def _has_lasting_threads() -> bool:
+    """Whether there is a second thread, also after a fork."""
+    if count_threads() == 1:
+        return False
+    pid = fork()
+    if pid == 0:
+        os._exit(0)
+    if not reap(pid, REHEARSAL_SECONDS):  # the child waits for a lock that a thread held
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
+        return True
+    return count_threads() > 1
 
 
 def source_files(before: set[str]) -> dict[str, int]:

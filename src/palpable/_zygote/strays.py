@@ -94,7 +94,7 @@ def kill_strays(
     hopeless: set[int] = set()
     deadline = time.monotonic() + give_up_seconds
     while strays := [pid for pid in find() if pid not in known and pid not in hopeless]:
-        alive = [pid for pid in strays if not _reap(pid)]
+        alive = [pid for pid in strays if not reap(pid)]
         for pid in alive:
             try:
                 os.kill(pid, SIGKILL)
@@ -103,12 +103,12 @@ def kill_strays(
                 continue
             except PermissionError:  # it runs as another user now
                 hopeless.add(pid)
-        hopeless.update(pid for pid in alive if not _reap(pid, max(0.0, deadline - time.monotonic())))
+        hopeless.update(pid for pid in alive if not reap(pid, max(0.0, deadline - time.monotonic())))
     return killed
 
 
-def _reap(pid: int, timeout_seconds: float = 0.0) -> bool:
-    """Reap that child; return whether it is gone."""
+def reap(pid: int, timeout_seconds: float = 0.0) -> bool:
+    """Reap that child, waiting for its end that long at most; return whether it is gone."""
     try:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return True

@@ -40,13 +40,7 @@ from palpable._wire.framing import FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
-
-try:
-    from palpable.units.messenger import Messenger, current_task, set_current_task
-except ImportError:
-    def set_current_task(m): pass
-    def current_task(): return None
-    def Messenger(*a): return None
+from palpable.units.messenger import Messenger, set_current_task
 
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
@@ -205,11 +199,14 @@ class TaskProcess:
         return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
     def _run(self, order: TaskOrder) -> Any:
-        set_current_task(self._messenger(order))
+        deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
+        messenger = Messenger(
+            order.task_id, order.attempt, deadline, order.name, self._get_connection, self._send
+        )
+        set_current_task(messenger)
         form = order.form
         if form == "procedure":
-            procedure = loads(order.payload)
-            return procedure.run(current_task())
+            return loads(order.payload).run(messenger)
         function = self._function(order.function_key)
         if form == "call":
             args, kwargs = loads(order.payload)
@@ -255,10 +252,6 @@ class TaskProcess:
         self._exit_cleanly((code or 0) & 0xFF)
 
     # --- messages -------------------------------------------------------------------------------------------------
-
-    def _messenger(self, order: TaskOrder) -> Any:
-        deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
-        return Messenger(order.task_id, order.attempt, deadline, "", self._get_connection, self._send)
 
     def _get_connection(self) -> Connection:
         """Return the connection through which this process is a client; made when a task first asks for it."""

@@ -156,7 +156,7 @@ class ZygoteHandle:
 
     # --- control socket ---------------------------------------------------------------------------------------------
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message | ZygoteSettings) -> None:
         if self._has_died:
             return
         if self._unsent:
