@@ -561,3 +561,89 @@ def test_a_class_made_in_a_task_is_built_here_with_the_callers_own_classes_in_it
         print("done")
         """,
     )
+
+
+def test_things_of_functools_and_typing_that_a_script_defines_travel(tmp_path: Path) -> None:
+    run_program(
+        tmp_path,
+        """
+        import functools
+        import sys
+        import typing
+        from task_peer import TaskPeer
+
+        UserId = typing.NewType("UserId", int)
+        P = typing.ParamSpec("P")
+        T = typing.TypeVar("T")
+        Ts = typing.TypeVarTuple("Ts")
+
+        def traced(function: typing.Callable[P, T]) -> typing.Callable[P, T]:
+            @functools.wraps(function)
+            def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+                return function(*args, **kwargs)
+            return wrapper
+
+        @traced
+        def following(user: UserId) -> UserId:
+            return UserId(user + 1)
+
+        class Row(typing.Generic[*Ts]):
+            def __init__(self, *cells: *Ts):
+                self.cells = cells
+
+        @functools.singledispatch
+        def flat(thing):
+            return [thing]
+
+        @flat.register
+        def _(thing: list):
+            return [inner for part in thing for inner in flat(part)]
+
+        class Shower:
+            @functools.singledispatchmethod
+            def show(self, thing):
+                return "thing"
+
+            @show.register
+            def _(self, thing: int):
+                return "number"
+
+            @functools.lru_cache(maxsize=4)
+            def slow(self, x):
+                return x
+
+            double = functools.partialmethod(lambda self, a, b: a * b, 2)
+
+        def use_shower():
+            shower = Shower()
+            return shower.show(1), shower.show("a"), shower.slow(3), shower.double(4)
+
+        with TaskPeer() as peer:
+            assert peer.run(following, 1) == 2
+            assert peer.run(lambda: UserId.__name__) == "UserId"
+            row = peer.run(Row, 1, "a")
+            assert type(row) is Row and row.cells == (1, "a")
+            assert peer.run(flat, [1, [2, [3]]]) == [1, 2, 3]
+            for _ in range(2):
+                assert peer.run(use_shower) == use_shower() == ("number", "thing", 3, 8)
+            if sys.version_info >= (3, 12):
+                exec('''
+        type Json = dict[str, Json] | list[Json] | str
+        type Pair[V] = tuple[V, V]
+
+        class Box[V]:
+            def __init__(self, content: V):
+                self.content = content
+
+        def pack(thing: Json, pair: Pair[int] | None = None) -> Box[Json]:
+            return Box(thing)
+
+        def value_of_alias():
+            return str(Json.__value__), Json.__name__
+        ''', globals())
+                box = peer.run(pack, ["a"])
+                assert type(box) is Box and box.content == ["a"]
+                assert peer.run(value_of_alias) == ("dict[str, Json] | list[Json] | str", "Json")
+        print("done")
+        """,
+    )

@@ -2,8 +2,7 @@
 
 Prior art: cloudpickle, which does nearly all of it. Added here:
 
-* functions under `functools.lru_cache`: cloudpickle writes their name only, and a task lacks the caller's `__main__`;
-* `functools.cached_property` before Python 3.12, which holds a lock;
+* the things of `extra_reducers`;
 * classes with `__slots__` have slots again, where cloudpickle gives their instances a dict;
 * the globals that a class statement inside a function reads in its body;
 * a dispatch table that is one dict: a look-up for every object in cloudpickle's `ChainMap` is slow.
@@ -13,9 +12,9 @@ Runs in: clients and task processes. Imported by: the zygote, so nothing heavy i
 
 from __future__ import annotations
 
+import abc
 import copyreg
 import dis
-import functools
 import io
 import pickle
 import types
@@ -25,40 +24,24 @@ from typing import Any
 
 from cloudpickle import cloudpickle
 
+from palpable._wire.extra_reducers import REDUCERS, reduce_dispatcher
+
 PROTOCOL = 5
 
-
-def _cached(function: Callable[..., Any], parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
-    wrapper = functools.lru_cache(**parameters)(function)
-    wrapper.__dict__.update(attributes)
-    return wrapper
+_REDUCERS: dict[type, Callable[[Any], Any]] = {**cloudpickle.Pickler._dispatch_table, **REDUCERS}
+_registered: dict[type, Any] = {}
+_merged: dict[type, Any] = _REDUCERS
 
 
-def _reduce_cached(wrapper: Any) -> Any:
-    if _is_importable(wrapper):
-        return wrapper.__reduce__()
-    function = wrapper.__wrapped__
-    attributes = {name: value for name, value in wrapper.__dict__.items() if name not in _SET_BY_LRU_CACHE}
-    return _cached, (function, wrapper.cache_parameters(), attributes)
-
-
-_SET_BY_LRU_CACHE = frozenset({"__wrapped__", "cache_parameters", *functools.WRAPPER_ASSIGNMENTS})
-
-
-def _is_importable(thing: Any) -> bool:
-    return cloudpickle._lookup_module_and_qualname(thing) is not None
-
-
-def _reduce_cached_property(prop: Any) -> Any:
-    state = {name: value for name, value in prop.__dict__.items() if name not in ("func", "lock")}
-    return functools.cached_property, (prop.func,), state
-
-
-_REDUCERS: dict[type, Callable[[Any], Any]] = {
-    **cloudpickle.Pickler._dispatch_table,
-    type(functools.lru_cache(_is_importable)): _reduce_cached,
-    functools.cached_property: _reduce_cached_property,
-}
+def _merged_reducers() -> dict[type, Callable[[Any], Any]]:
+    """Return our reducers and those registered with copyreg, which any import may add to."""
+    global _registered, _merged
+    if copyreg.dispatch_table != _registered:
+        registered = dict(copyreg.dispatch_table)
+        # The table is replaced, never changed: a pickler of another thread may be reading it.
+        _merged = {**registered, **_REDUCERS}
+        _registered = registered
+    return _merged
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -69,15 +52,15 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
 
     @property
     def dispatch_table(self) -> dict[type, Callable[[Any], Any]]:
-        # Read once by each pickler. Made anew each time: any import may register reducers with copyreg.
-        return {**copyreg.dispatch_table, **_REDUCERS}
+        return _merged_reducers()
 
     def reducer_override(self, obj: Any) -> Any:
         # Called for every object that is not of a basic type, so what is neither class nor function leaves at once.
         if issubclass(type(obj), type):
             return self.reduce_class(obj)
         if type(obj) is types.FunctionType:
-            return super().reducer_override(obj)
+            reduced = super().reducer_override(obj)
+            return reduced if reduced is NotImplemented else reduce_dispatcher(obj) or reduced
         return NotImplemented
 
     def reduce_class(self, held: type) -> Any:
@@ -85,8 +68,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         reduced = super().reducer_override(held)
         if type(reduced) is not tuple or reduced[0] is not cloudpickle._make_skeleton_class:
             return reduced
-        # Tuples have no slots of their own, and the maker of named ones does not take an empty list of them.
-        return _with_slots(held, reduced) if "__slots__" in vars(held) and not issubclass(held, tuple) else reduced
+        if type(held).__module__.partition(".")[0] == "msgspec":
+            raise pickle.PicklingError(f"the struct {held.__qualname__!r} must be defined in a module, not in a script")
+        return _with_slots(held, reduced) if _has_slots(held) else reduced
 
     def _dynamic_function_reduce(self, function: types.FunctionType) -> Any:
         reduced = super()._dynamic_function_reduce(function)
@@ -95,6 +79,13 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
             if name in function.__globals__:
                 held[name] = function.__globals__[name]
         return reduced
+
+
+def _has_slots(held: type) -> bool:
+    # Tuples have no slots of their own, and the maker of named ones does not take an empty list of them.
+    # Metaclasses of other libraries make slots in their own ways.
+    is_common = type(held) is type or issubclass(type(held), abc.ABCMeta)
+    return is_common and "__slots__" in vars(held) and not issubclass(held, tuple)
 
 
 def _with_slots(slotted: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:

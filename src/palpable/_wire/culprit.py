@@ -97,7 +97,7 @@ def _listed_parts(value: Any) -> Iterator[tuple[str, Any]]:
             yield "an item", item
     elif isinstance(value, type):
         for name, item in list(vars(value).items()):
-            if name not in ("__dict__", "__weakref__"):
+            if not isinstance(item, types.GetSetDescriptorType | types.MemberDescriptorType):
                 yield f"class attribute {name!r}", getattr(item, "__func__", item)
     else:
         for name in ("func", "args", "keywords"):  # functools.partial
