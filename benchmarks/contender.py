@@ -61,6 +61,8 @@ class Contender:
     """The size of the first batch when throughput is measured; larger where a small batch would measure latency."""
     map_limit: ClassVar[int | None] = None
     """The most params of one `map`, where 100,000 would take minutes."""
+    fib_limit: ClassVar[int | None] = None
+    """The largest Fibonacci number it is asked for, for the same reason."""
     queue_limit: ClassVar[int | None] = None
     """The most tasks it is asked to hold queued, for the same reason."""
 

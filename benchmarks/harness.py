@@ -69,6 +69,7 @@ def run_once(question: Question, contender: type[Contender], settings: Settings)
     if not python.exists():
         return {"status": "not installed", "reason": f"the environment .venv-{contender.environment} is missing"}
     busy = busy_share()
+    started = time.monotonic()
     command = [str(python), "-m", "benchmarks.measure"]
     command += [question.name, contender.name, json.dumps(settings._asdict())]
     folder = tempfile.mkdtemp(prefix="bench-")  # also for what a contender that is killed can't remove
@@ -88,7 +89,8 @@ def run_once(question: Question, contender: type[Contender], settings: Settings)
             outcome = read_outcome(Path(answer.name), Path(log.name), process.returncode)
         if outcome["status"] == "failed" and not is_in_time:
             outcome = {"status": "timed out", "reason": f"no answer within {question.timeout_seconds:.0f} s"}
-        return outcome | {"busy_before": busy, "left_behind": left_behind}
+        seconds = time.monotonic() - started
+        return outcome | {"busy_before": busy, "left_behind": left_behind, "seconds": seconds}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -177,4 +179,7 @@ def show(question: Question, contender: type[Contender], outcome: dict[str, Any]
         text = f"{outcome['status']}: {outcome['reason']}"
     if outcome.get("left_behind"):
         text += f"   (left {outcome['left_behind']} processes behind)"
-    print(f"  {question.name} round {round_number + 1}  {contender.name:24} {text}", file=sys.stderr, flush=True)
+    took = f"{outcome.get('seconds', 0.0):5.1f} s"
+    print(
+        f"  {question.name} round {round_number + 1}  {took}  {contender.name:22} {text}", file=sys.stderr, flush=True
+    )

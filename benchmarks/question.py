@@ -39,6 +39,11 @@ class Settings(NamedTuple):
     peer_idle_seconds: float = 10.0
     queued_count: int = 100_000
     fib_number: int = 12
+    limit_share: float = 1.0
+    """How much of their own limits those contenders do that have one."""
+
+    def limited(self, count: int, limit: int | None) -> int:
+        return count if limit is None else min(count, int(limit * self.limit_share))
 
 
 QUICK = Settings(
@@ -50,6 +55,7 @@ QUICK = Settings(
     peer_idle_seconds=1.0,
     queued_count=10_000,
     fib_number=7,
+    limit_share=0.2,
 )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.contender import Contender
 from benchmarks.environments import ROOT
-from benchmarks.question import NAMES, Bar, Question, Settings, load_question
+from benchmarks.question import NAMES, QUICK, Bar, Question, Settings, load_question
 
 BUSY_SHARE = 0.1
 """If others used more than this share of the machine, the results say so."""
@@ -178,6 +178,8 @@ def conditions(result: dict[str, Any]) -> str:
         f"{result['date']}, commit {result['commit']}, {result['rounds']} round(s); "
         f"{facts['cpus']} CPUs ({facts['cpu']}), {facts['memory_gb']} GB, {facts['kernel']}, Python {facts['python']}."
     )
+    if Settings(**result["settings"]) == QUICK:
+        text += " **A quick run: small numbers, so the bars are only a hint.**"
     busy = result["busy_before"]
     if busy is not None and busy > BUSY_SHARE:
         text += f" **The machine was not quiet: others used {busy:.0%} of it, so these numbers are only indicative.**"

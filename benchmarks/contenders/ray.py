@@ -18,6 +18,7 @@ class Ray(Contender):
     )
     map_limit = 5000
     queue_limit = 5000
+    fib_limit = 8
     options: ClassVar[dict[str, Any]] = {"num_cpus": 1}
 
     def set_up(self) -> None:

@@ -11,7 +11,7 @@ from benchmarks.question import Bar, Metric, Question, Settings
 
 def measure(contender: Contender, settings: Settings) -> dict[str, Any]:
     function = contender.function("increment")
-    count = min(settings.map_count, contender.map_limit or settings.map_count)
+    count = settings.limited(settings.map_count, contender.map_limit)
     expected = list(range(1, count + 1))
     contender.map(function, range(count // 10))
     # The best of three, since one map takes only some 40 ms where there are chunks.

@@ -26,7 +26,7 @@ def measure(contender: Contender, settings: Settings) -> dict[str, Any]:
     folder = tempfile.mkdtemp(prefix="bench-")
     release = os.path.join(folder, "release")
     try:
-        count = min(settings.queued_count, contender.queue_limit or settings.queued_count)
+        count = settings.limited(settings.queued_count, contender.queue_limit)
         caller_before = proportional_megabytes([os.getpid()])
         handles = [contender.submit(contender.function("wait_for_file"), release) for _ in range(WORKERS)]
         handles += [contender.submit(increment, number) for number in range(count)]
