@@ -24,10 +24,12 @@ from typing import Any
 
 from cloudpickle import cloudpickle
 
+from palpable._wire.class_versions import version_of
 from palpable._wire.extra_reducers import REDUCERS, reduce_dispatcher
 
 PROTOCOL = 5
 
+CLASS_MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)
 _REDUCERS: dict[type, Callable[[Any], Any]] = {**cloudpickle.Pickler._dispatch_table, **REDUCERS}
 _registered: dict[type, Any] = {}
 _merged: dict[type, Any] = _REDUCERS
@@ -66,7 +68,12 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
     def reduce_class(self, held: type) -> Any:
         """Return how a class is written: a reduce tuple if by value, NotImplemented if by its name."""
         reduced = super().reducer_override(held)
-        if type(reduced) is not tuple or reduced[0] is not cloudpickle._make_skeleton_class:
+        if type(reduced) is not tuple or reduced[0] not in CLASS_MAKERS:
+            return reduced
+        if version := version_of(held):
+            make, (*args, _), *rest = reduced  # the last argument is for uses like this one, and is not looked at
+            reduced = (make, (*args, {"version": version}), *rest)
+        if reduced[0] is not cloudpickle._make_skeleton_class:
             return reduced
         if type(held).__module__.partition(".")[0] == "msgspec":
             raise pickle.PicklingError(f"the struct {held.__qualname__!r} must be defined in a module, not in a script")

@@ -24,7 +24,7 @@ from typing import Any
 
 from cloudpickle import cloudpickle
 
-from palpable._wire.by_value_pickler import ByValuePickler
+from palpable._wire.by_value_pickler import CLASS_MAKERS, ByValuePickler
 
 _building = threading.RLock()
 _unfinished: dict[str, type] = {}
@@ -87,9 +87,6 @@ def _finish_class(made: type, id_and_state: tuple[str, Any]) -> None:
         cloudpickle._class_setstate(made, state)
 
 
-_MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)
-
-
 class _DefinitionPickler(ByValuePickler):
     """Writes a class, and every class by value that it leads to, so that only unknown ones are built."""
 
@@ -99,7 +96,7 @@ class _DefinitionPickler(ByValuePickler):
 
     def reduce_class(self, held: type) -> Any:
         reduced = super().reduce_class(held)
-        if type(reduced) is not tuple or reduced[0] not in _MAKERS:
+        if type(reduced) is not tuple or reduced[0] not in CLASS_MAKERS:
             return reduced
         make, args, state = reduced[:3]
         class_id = cloudpickle._get_or_create_tracker_id(held)

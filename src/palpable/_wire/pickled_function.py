@@ -30,6 +30,7 @@ from cloudpickle import cloudpickle
 
 from palpable._wire.by_value_pickler import dumps_by_value, global_names_of
 from palpable._wire.caller_classes import goes_by_value
+from palpable._wire.class_versions import change_count, version_of
 from palpable._wire.culprit import find_culprit
 from palpable.units.task_exceptions import NotPicklable
 
@@ -198,6 +199,8 @@ class _HeldValues:
         self._cells: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
         self._module_count = 0
+        self._class_changes = -1
+        """How many changes of classes were seen when this was made; -1 if it leads to no class by value."""
 
     @property
     def is_empty(self) -> bool:
@@ -233,6 +236,9 @@ class _HeldValues:
         for mapping, size in self._sizes:
             if len(mapping) != size:
                 return False
+        # Its class may have been another meanwhile, and another function may have carried that to the tasks.
+        if self._class_changes >= 0 and self._class_changes != change_count():
+            return False
         # A submodule imported since would be pickled along with a function that names it.
         return not self._module_count or self._module_count == len(sys.modules)
 
@@ -254,6 +260,8 @@ class _HeldValues:
             return self._add_class(value)
         if isinstance(value, enum.Enum):  # pickled as class and value
             return not goes_by_value(kind)
+        if kind.__module__ == "typing" or kind is types.GenericAlias or kind is types.UnionType:
+            return self._add_hint(value)
         return self._add_callable(value) or (kind.__module__, kind.__qualname__) in _IMMUTABLE_BY_NAME
 
     def _add_callable(self, value: Any) -> bool:
@@ -319,6 +327,9 @@ class _HeldValues:
         parts = getattr(hint, "__args__", None)
         if isinstance(parts, tuple):
             return all(map(self._add_hint, parts))
+        supertype = getattr(hint, "__supertype__", None)  # of a NewType
+        if supertype is not None:
+            return self._add_hint(supertype)
         return type(hint).__module__ == "typing" or self.add(hint)
 
     def _add_class(self, held: type) -> bool:
@@ -328,6 +339,8 @@ class _HeldValues:
             return False
         if not all(map(self.add, held.__bases__)):
             return False
+        version_of(held)
+        self._class_changes = change_count()
         attributes = vars(held)
         self._sizes.append((attributes, len(attributes)))
         for name, value in attributes.items():

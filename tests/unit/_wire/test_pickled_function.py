@@ -21,6 +21,7 @@ import cloudpickle
 import pytest
 
 from palpable._wire import pickled_function
+from palpable._wire.class_versions import change_count, version_of
 from palpable._wire.payload import dumps_function, loads, name_of
 from palpable.units.task_exceptions import NotPicklable
 
@@ -83,6 +84,8 @@ def test_an_importable_function_is_pickled_once(function: Any) -> None:
         "import pathlib, datetime, decimal\nA = pathlib.Path('a')\nB = datetime.timedelta(1)\nD = decimal.Decimal(1)\n"
         "def f(): return A, B, D",
         "import typing\ndef f(x: typing.Optional[int], y: list[dict[str, int]] | None) -> typing.Any: return x",
+        "import typing\nI = typing.NewType('I', int)\nT = typing.TypeVar('T')\nA = list[int] | None\n"
+        "def f(x: I, y: A) -> T: return I(x), A",
         "import signal\nS = signal.SIGTERM\ndef f(): return S",
         "def f(x): return undefined_name(x)",
     ],
@@ -196,6 +199,38 @@ def test_a_change_back_gives_the_same_key() -> None:
     second = dumps_function(names["f"]).key
     names["N"] = 1
     assert dumps_function(names["f"]).key == first != second
+
+
+def test_a_class_that_changed_and_changed_back_is_set_again_in_processes_that_know_the_function() -> None:
+    names = notebook("class C:\n    x = 1\ndef f(): return C.x\ndef g(): return C.x + 1")
+    keys = [dumps_function(names["f"]).key]
+    for value in (2, 1, 2, 1):
+        names["C"].x = value
+        keys.append(dumps_function(names["f"]).key)
+    assert len(set(keys)) == 5
+    assert dumps_function(names["f"]).key == keys[-1]
+    names["C"].x = 2
+    dumps_function(names["g"])
+    names["C"].x = 1
+    assert dumps_function(names["f"]).key not in keys, "a process that ran g has 2 in the class"
+
+
+def test_versions_of_classes_count_changes_and_hold_nothing() -> None:
+    names = notebook("class C:\n    x = 1\n    seen = []\n    def m(self): return C")
+    held, count = names["C"], change_count()
+    assert version_of(held) == version_of(held) == 0
+    held.x = 1.0
+    assert version_of(held) == 1 == version_of(held)
+    held.y = None
+    assert version_of(held) == 2
+    del held.y
+    assert version_of(held) == 3
+    assert change_count() == count + 3
+    gone = weakref.ref(held)
+    names.clear()
+    del held
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_submodule_imported_later_travels_too() -> None:
