@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
 
-# A plain dict, every change of which is a single step: another thread may be in the middle of anything when this one forks.
+# A plain dict, each change a single step: another thread may be in the middle of anything when this one forks.
 _open: dict[int, weakref.ref[Connection]] = {}
 
 

@@ -6,11 +6,14 @@ import codecs
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from palpable._connection.task_waits import TaskWait, wait_for_tasks
 from palpable._wire.messages import (
     CancelTasks,
     ListTasks,
     LogChunk,
+    QueryResults,
     ReadLogs,
+    ResultsFound,
     StopReading,
     TaskInfo,
     TaskReport,
@@ -47,6 +50,46 @@ def task_info(connection: Connection, task_id: str) -> TaskInfo | None:
     """Return what the server knows of one task; None: nothing."""
     found = list_tasks(connection, task_ids=[task_id])
     return found[0] if found else None
+
+
+def query_results(
+    connection: Connection, task_ids: Sequence[str], wait_seconds: float = 0.0, *, take: bool = True
+) -> list[TaskReport | None]:
+    """Return what became of tasks, once all have ended or `wait_seconds` are over (below 0: never), in the order asked.
+
+    Args:
+        take: the results of those that have ended are removed from the server.
+    """
+    is_poll = wait_seconds == 0
+    # A task that asks again and again waits too, only not in one call. So its slot is offered for the time of the
+    # question, which is enough for what it asks about to be started.
+    wait = TaskWait(connection, task_ids, "all") if is_poll and connection.is_inside_task else None
+    request = connection.ask(
+        lambda request_id: QueryResults(
+            request_id=request_id, task_ids=list(task_ids), wait_seconds=wait_seconds, take=take
+        )
+    )
+    if wait is not None:
+        wait.end()
+
+    def is_over_before_the_end() -> bool:
+        answer = request.answer
+        reports = answer.reports if isinstance(answer, ResultsFound) else []
+        return any(report is not None and not report.outcome for report in reports)
+
+    try:
+        if is_poll:
+            connection.wait(request.is_done, (request,))
+        else:
+            wait_for_tasks(
+                connection, request.is_done, (request,), lambda: task_ids, is_cut_short=is_over_before_the_end
+            )
+    finally:
+        connection.forget(request)
+    if request.error is not None:
+        raise request.error
+    assert isinstance(request.answer, ResultsFound)
+    return request.answer.reports
 
 
 def cancel_tasks(connection: Connection, task_ids: Sequence[str]) -> list[bool]:

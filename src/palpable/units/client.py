@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from palpable._connection import address as addresses
 from palpable._connection import inside, questions
 from palpable._connection.checks import check_number
-from palpable._connection.task_waits import wait_for_tasks
 from palpable._wire.handshake import checked_authkey
-from palpable._wire.messages import GetStatus, QueryResults, QuitServer, ResultsFound, TaskInfo, TaskOptions, TaskReport
+from palpable._wire.messages import GetStatus, QuitServer, TaskInfo, TaskOptions
 from palpable._wire.payload import exception_of, result_of
 from palpable.units.task import Task
 from palpable.units.task_calls import Isolation, TaskCalls, make_options
@@ -50,7 +49,7 @@ class _Calls(TaskCalls):
         if seconds == 0:
             connection.flush()
             return TaskResult(task.task_id, None, None)
-        report = query_one(connection, task.task_id, seconds, take=True)
+        (report,) = questions.query_results(connection, [task.task_id], seconds)
         if report is None:
             raise UnknownTask(f"the server has dropped task {task.task_id} at once", task_id=task.task_id)
         return TaskResult.from_report(report)
@@ -233,7 +232,7 @@ class Client(_Calls):
         otherwise.
         """
         _check_task_id(task_id)
-        report = query_one(self._get_connection(), task_id, 0.0, take=not keep)
+        (report,) = questions.query_results(self._get_connection(), [task_id], take=not keep)
         return None if report is None else TaskResult.from_report(report)
 
     def ajax_query_result(self, task_id: str) -> TaskResponse:
@@ -255,9 +254,8 @@ class Client(_Calls):
         """
         _check_task_id(task_id)
         check_number("timeout_seconds", timeout_seconds, least=0, may_be_none=True)
-        report = query_one(
-            self._get_connection(), task_id, -1.0 if timeout_seconds is None else timeout_seconds, take=False
-        )
+        wait_seconds = -1.0 if timeout_seconds is None else timeout_seconds
+        (report,) = questions.query_results(self._get_connection(), [task_id], wait_seconds, take=False)
         if report is None:
             raise UnknownTask(
                 f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
@@ -338,30 +336,6 @@ class ClientView(_Calls):
             ends_with_client=ends_with_client,
         )
         return ClientView(self._client, options)
-
-
-def query_one(connection: Connection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
-    """Return the report of one task, once it has ended or `wait_seconds` are over (below 0: never)."""
-    request = connection.ask(
-        lambda request_id: QueryResults(request_id=request_id, task_ids=[task_id], wait_seconds=wait_seconds, take=take)
-    )
-
-    def is_not_final() -> bool:
-        answer = request.answer
-        report = answer.reports[0] if isinstance(answer, ResultsFound) else None
-        return report is not None and not report.outcome
-
-    try:
-        if wait_seconds == 0:
-            connection.wait(request.is_done, (request,))
-        else:
-            wait_for_tasks(connection, request.is_done, (request,), lambda: (task_id,), is_cut_short=is_not_final)
-    finally:
-        connection.forget(request)
-    if request.error is not None:
-        raise request.error
-    assert isinstance(request.answer, ResultsFound)
-    return request.answer.reports[0]
 
 
 def _checked_wait(waiting_seconds: float | None) -> float:

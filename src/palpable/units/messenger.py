@@ -165,13 +165,11 @@ class Messenger:
 
     def query_results(self, task_ids: Sequence[str]) -> list[TaskResult | None]:
         """Return how tasks stand, at once, in the order asked; the rules are those of `Client.query_result`."""
-        from palpable._wire.messages import QueryResults
+        from palpable._connection.questions import query_results
         from palpable.units.task_result import TaskResult
 
-        answer = self._get_connection().answer_to(
-            lambda request_id: QueryResults(request_id=request_id, task_ids=list(task_ids))
-        )
-        return [None if report is None else TaskResult.from_report(report) for report in answer.reports]
+        reports = query_results(self._get_connection(), task_ids)
+        return [None if report is None else TaskResult.from_report(report) for report in reports]
 
     def _get_connection(self) -> Connection:
         if self._connection_maker is None:

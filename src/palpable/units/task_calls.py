@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from palpable._connection import bulk
 from palpable._connection.checks import check_number
+from palpable._connection.lazy_map import lazy_map
 from palpable._wire.messages import TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_procedure, name_of
 from palpable.units.task import Task, new_task_id
@@ -176,7 +177,7 @@ class TaskCalls:
         total = len(params) if hasattr(params, "__len__") else None
 
         def results() -> Generator[Any, None, None]:
-            lazy = bulk.LazyMap(
+            values = lazy_map(
                 self._get_connection(),
                 function,
                 source,
@@ -187,9 +188,9 @@ class TaskCalls:
             )
             with _progress_bar(progress, function, total) as on_progress:
                 if on_progress is None:
-                    yield from lazy.results()
+                    yield from values
                     return
-                for count, value in enumerate(lazy.results(), 1):
+                for count, value in enumerate(values, 1):
                     on_progress(count)
                     yield value
 

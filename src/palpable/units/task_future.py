@@ -9,7 +9,7 @@ assignments.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, TimeoutError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -80,8 +80,8 @@ class TaskFuture(Future[T]):
         return waiters
 
     @property
-    def _done_callbacks(self) -> list[Callable[[Future[T]], object]]:  # type: ignore[override]
-        callbacks: list[Callable[[Future[T]], object]] = self.__dict__.setdefault("_all_callbacks", [])
+    def _done_callbacks(self) -> list[Any]:  # type: ignore[override]
+        callbacks: list[Any] = self.__dict__.setdefault("_all_callbacks", [])
         return callbacks
 
     # --- completing: called by the connection ----------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""`imap`: a map over params that may be endless, read only as far ahead as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from time import monotonic
+from typing import Any, Literal
+
+from palpable._connection import bulk
+from palpable._connection.connection import Connection
+from palpable._connection.task_waits import wait_for_tasks
+from palpable._connection.waiting import Arrival, Group
+from palpable._connection.window import Window
+from palpable._wire.messages import TaskOptions
+from palpable._wire.payload import dumps_call, dumps_function, dumps_params, result_of
+
+SLOW_SOURCE_SECONDS = 0.001
+"""A source that takes longer than this for a param is not asked for another while there is a result to yield."""
+READ_AT_ONCE = 64
+
+
+class ParamSource:
+    """The params of a lazy map, read in chunks.
+
+    An error that the source raises comes after everything that was read before it, as from the built-in `map`.
+    """
+
+    def __init__(self, params: Iterable[Any]) -> None:
+        self._params = iter(params)
+        self.is_exhausted = False
+        self.is_slow = False
+        self.error: Exception | None = None
+
+    def read(self, count: int) -> list[Any]:
+        """Return the next `count` params; fewer at the end, and when the source turns out to be slow."""
+        start = monotonic()
+        chunk: list[Any] = []
+        try:
+            while len(chunk) < count:
+                # One by one from a slow source: the first few are not to wait for the last.
+                step = min(READ_AT_ONCE, count - len(chunk)) if chunk and not self.is_slow else 1
+                more = list(islice(self._params, step))
+                chunk += more
+                if len(more) < step:
+                    self.is_exhausted = True
+                    break
+                self.is_slow = monotonic() - start > SLOW_SOURCE_SECONDS * (1 + len(chunk) / READ_AT_ONCE)
+                if self.is_slow:
+                    break
+        except Exception as error:
+            self.is_exhausted, self.error = True, error
+        return chunk
+
+
+def lazy_map(
+    connection: Connection,
+    function: Callable[[Any], Any],
+    params: Iterable[Any],
+    options: TaskOptions,
+    *,
+    window: int | None = None,
+    chunksize: int | Literal["auto"] = "auto",
+    is_ordered: bool = True,
+) -> Iterator[Any]:
+    """Yield `function(param)` for each param. When it is closed, what it submitted and did not yield is cancelled.
+
+    Args:
+        window: params that may be on their way, or done and not yielded; None: some for each worker.
+        is_ordered: yield in the order of the params; else as they end.
+    """
+    pickled = dumps_function(function)
+    source = ParamSource(params)
+    is_single = chunksize == "auto" and bulk.isolation_of(connection, options) == "task"
+    ahead: Window[Arrival] = Window(
+        bulk.workers_of(connection), is_single=is_single, window=window, chunksize=chunksize
+    )
+    group = Group()
+    sizes, arrived = ahead.sizes, group.arrived
+
+    def is_ready() -> bool:
+        if is_ordered:
+            return bool(sizes) and next(iter(sizes)).is_there()
+        return bool(arrived)
+
+    def fill() -> None:
+        while not source.is_exhausted and ahead.has_room and not (source.is_slow and is_ready()):
+            chunk = source.read(ahead.chunksize)
+            if chunk:
+                payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
+                request = bulk.new_request(pickled, "call" if is_single else "chunk", payload)
+                arrival = Arrival(request.task_id, group, is_chunk=not is_single)
+                # Known before it is sent: an interrupt between the two has it cancelled for nothing, which does no harm.
+                ahead.add(arrival, len(chunk))
+                connection.submit(request, pickled.data, options, arrival)
+
+    def wait() -> None:
+        if is_ordered:
+            head = next(iter(sizes))
+            wait_for_tasks(connection, head.is_there, (group,), lambda: (head.task_id,))
+        else:
+            wait_for_tasks(connection, is_ready, (group,), lambda: bulk.ids_of(sizes), needs="any")
+
+    try:
+        while True:
+            if ahead.is_low:
+                fill()
+            if not sizes:
+                break
+            if not is_ready():
+                wait()
+            arrival = next(iter(sizes if is_ordered else arrived))
+            ahead.remove(arrival)
+            arrived.pop(arrival, None)
+            report = arrival.report
+            if report is None or report.outcome != "succeeded":
+                raise arrival.exception()
+            values = result_of(report)
+            ahead.adapt(report.elapsed_seconds, len(values) if arrival.is_chunk else 1)
+            del arrival, report
+            if is_single:
+                yield values
+                del values
+            else:
+                values.reverse()
+                while values:
+                    yield values.pop()
+        if source.error is not None:
+            raise source.error
+    finally:
+        bulk.cancel_rest(connection, sizes)
