@@ -1,0 +1,292 @@
+"""The engine, one decision at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from palpable._core import effects as out
+from palpable._core import events
+from palpable._core.engine import Engine
+from palpable._core.invariants import validate
+from palpable._core.task_state import Outcome, State
+
+
+def submit(engine: Engine, *task_ids: str, now: float = 0.0, **options: Any) -> list[out.Effect]:
+    options.setdefault("isolation", "task")
+    return engine.handle(
+        events.TasksSubmitted([events.NewTask(task_id, "f", "key", None) for task_id in task_ids], **options), now
+    )
+
+
+def end(engine: Engine, runner_id: int, task_id: str, now: float = 1.0, *, ok: bool = True) -> list[out.Effect]:
+    ending = events.TaskEnding(task_id, ok, 0.0001, 0.0, 0, "the message")
+    return engine.handle(events.TasksEnded(runner_id, [ending]), now)
+
+
+def of_type(effects: list[out.Effect], kind: type) -> list[Any]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def started(effects: list[out.Effect]) -> list[list[str]]:
+    return [[task.task_id for task in effect.tasks] for effect in of_type(effects, out.SendTasks)]
+
+
+def test_a_submitted_task_starts_in_a_free_slot() -> None:
+    engine = Engine(1)
+    effects = submit(engine, "a")
+    assert [type(effect) for effect in effects] == [out.StartRunner, out.SendTasks]
+    assert engine.tasks["a"].state is State.RUNNING
+    assert engine.tasks["a"].attempt == 1
+
+
+def test_with_every_slot_taken_a_task_waits_for_the_first_to_end() -> None:
+    engine = Engine(1)
+    submit(engine, "a", "b")
+    assert engine.tasks["b"].state is State.READY
+    effects = end(engine, 1, "a")
+    assert started(effects) == [["b"]]
+
+
+def test_a_task_of_higher_priority_overtakes() -> None:
+    engine = Engine(1)
+    submit(engine, "running")
+    submit(engine, "low")
+    submit(engine, "high", priority=5)
+    assert started(end(engine, 1, "running")) == [["high"]]
+
+
+def test_submitting_a_known_id_again_changes_nothing() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    assert submit(engine, "a") == []
+    assert len(engine.tasks) == 1
+
+
+def test_an_ended_task_is_final_at_once_and_settled_when_its_process_is_gone() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    (finished,) = of_type(end(engine, 1, "a"), out.TaskFinished)
+    assert finished.task.outcome is Outcome.SUCCEEDED
+    assert not finished.task.is_settled
+    effects = engine.handle(events.RunnerExited(1, 0, cpu_seconds=0.5, peak_memory_bytes=7), 2.0)
+    (settled,) = of_type(effects, out.TaskSettled)
+    assert (settled.task.exit_status, settled.task.cpu_seconds, settled.task.peak_memory_bytes) == (0, 0.5, 7)
+
+
+def test_a_process_that_ends_without_a_word_has_crashed() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    effects = engine.handle(events.RunnerExited(1, -11), 1.0)
+    (finished,) = of_type(effects, out.TaskFinished)
+    assert (finished.task.state, finished.task.outcome) == (State.FAILED, Outcome.CRASHED)
+    assert finished.task.exit_status == -11
+
+
+def test_an_answer_after_a_cancel_changes_nothing() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    effects = engine.handle(events.EndRequested(["a"]), 1.0)
+    assert of_type(effects, out.KillRunner)
+    assert engine.tasks["a"].state is State.CANCELLED
+    assert of_type(end(engine, 1, "a"), out.TaskFinished) == []
+    assert engine.tasks["a"].state is State.CANCELLED
+
+
+def test_a_cancelled_task_holds_its_slot_until_its_process_is_gone() -> None:
+    engine = Engine(1)
+    submit(engine, "a", "b")
+    assert started(engine.handle(events.EndRequested(["a"]), 1.0)) == []
+    assert started(engine.handle(events.RunnerExited(1, -15), 2.0)) == [["b"]]
+
+
+def test_a_task_over_its_time_fails_with_a_timeout() -> None:
+    engine = Engine(1)
+    submit(engine, "a", timeout_seconds=10.0, now=100.0)
+    assert engine.next_wakeup == 110.0
+    assert of_type(engine.handle(events.TimePassed(), 109.9), out.TaskFinished) == []
+    (finished,) = of_type(engine.handle(events.TimePassed(), 110.0), out.TaskFinished)
+    assert finished.task.outcome is Outcome.TIMEOUT
+
+
+def test_a_waiting_task_frees_its_slot_and_gets_it_back_before_others() -> None:
+    engine = Engine(1)
+    submit(engine, "parent", "stranger")
+    submit(engine, "child", parent_id="parent")
+    effects = engine.handle(events.WaitBegan("parent", 7, 1, ["child"]), 1.0)
+    assert started(effects) == [["child"]], "what is waited for goes before older tasks"
+    effects = end(engine, 2, "child")
+    assert [(wait.connection_id, wait.wait_id) for wait in of_type(effects, out.ReleaseWait)] == [(7, 1)]
+    assert started(effects) == [], "the slot went to the parent, not to the stranger"
+    assert validate(engine) == []
+
+
+def test_a_wait_for_a_task_that_has_ended_is_over_at_once_and_keeps_the_slot() -> None:
+    engine = Engine(1)
+    submit(engine, "parent")
+    effects = engine.handle(events.WaitBegan("parent", 7, 1, ["unknown"]), 1.0)
+    assert of_type(effects, out.ReleaseWait)
+    assert engine.dispatcher.slots.free_count == 0
+
+
+def test_a_wait_for_any_is_over_with_the_first() -> None:
+    engine = Engine(2)
+    submit(engine, "parent")
+    submit(engine, "one", "two", parent_id="parent")
+    engine.handle(events.WaitBegan("parent", 7, 1, ["one", "two"], "any"), 1.0)
+    assert of_type(end(engine, 2, "one"), out.ReleaseWait)
+
+
+def test_tasks_that_would_wait_for_each_other_are_refused() -> None:
+    engine = Engine(2)
+    submit(engine, "a", "b")
+    engine.handle(events.WaitBegan("a", 1, 1, ["b"]), 1.0)
+    (refusal,) = of_type(engine.handle(events.WaitBegan("b", 2, 5, ["a"]), 1.0), out.RefuseWait)
+    assert (refusal.connection_id, refusal.wait_id) == (2, 5)
+
+
+def test_a_task_that_waits_for_itself_is_refused() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    assert of_type(engine.handle(events.WaitBegan("a", 1, 1, ["a"]), 1.0), out.RefuseWait)
+
+
+def test_a_parent_that_ends_takes_along_what_it_waited_for_and_leaves_the_rest() -> None:
+    engine = Engine(1)
+    submit(engine, "parent")
+    submit(engine, "waited", parent_id="parent")
+    submit(engine, "followup", parent_id="parent", is_followup=True)
+    engine.handle(events.WaitBegan("parent", 7, 1, ["waited"]), 1.0)
+    engine.handle(events.RunnerExited(1, -9), 2.0)
+    assert engine.tasks["waited"].state is State.CANCELLED
+    assert engine.tasks["followup"].state in (State.READY, State.RUNNING)
+    assert engine.tasks["parent"].followup_ids == ["followup"]
+
+
+def test_a_chain_of_a_thousand_waiting_tasks_is_cancelled_without_recursion() -> None:
+    engine = Engine(1)
+    submit(engine, "t0")
+    for depth in range(1000):
+        submit(engine, f"t{depth + 1}", parent_id=f"t{depth}")
+        engine.handle(events.WaitBegan(f"t{depth}", 7, depth, [f"t{depth + 1}"]), 1.0)
+    engine.handle(events.EndRequested(["t0"]), 2.0)
+    assert all(task.state is State.CANCELLED for task in engine.tasks.values())
+
+
+def make_batch(engine: Engine) -> None:
+    """Teach the engine that tasks are short, and let one runner hold several."""
+    submit(engine, "teacher", isolation="worker")
+    end(engine, 1, "teacher")
+    submit(engine, *(f"t{number}" for number in range(20)), isolation="worker")
+
+
+def test_short_tasks_of_worker_mode_are_handed_over_in_batches() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    assert len(engine.dispatcher.runners[1].inbox) > 5
+    assert [task.state for task in engine.dispatcher.runners[1].inbox][:2] == [State.RUNNING, State.READY]
+
+
+def test_a_crash_fails_the_task_that_had_begun_and_no_other() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    handed = [task.task_id for task in engine.dispatcher.runners[1].inbox]
+    effects = engine.handle(events.RunnerExited(1, -11, unclaimed=len(handed) - 1), 2.0)
+    assert [effect.task.task_id for effect in of_type(effects, out.TaskFinished)] == [handed[0]]
+    assert started(effects)[0][0] == handed[1], "the others run elsewhere, in their old order"
+    assert validate(engine) == []
+
+
+def test_a_process_that_crashes_between_two_tasks_fails_none() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    count = len(engine.dispatcher.runners[1].inbox)
+    effects = engine.handle(events.RunnerExited(1, 0, unclaimed=count), 2.0)
+    assert of_type(effects, out.TaskFinished) == []
+    assert engine.tasks["t0"].attempt == 1
+
+
+def test_cancelling_a_task_in_a_batch_takes_the_batch_back_and_spares_the_process() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    count = len(engine.dispatcher.runners[1].inbox)
+    effects = engine.handle(events.EndRequested(["t2"]), 2.0)
+    assert of_type(effects, out.TakeBack)
+    effects = engine.handle(events.TasksTakenBack(1, count - 1), 2.0)
+    assert engine.tasks["t2"].state is State.CANCELLED
+    assert of_type(effects, out.KillRunner) == []
+    assert validate(engine) == []
+
+
+def test_what_lies_behind_a_slow_task_is_taken_back_when_another_slot_is_idle() -> None:
+    engine = Engine(2)
+    make_batch(engine)
+    busy = [runner for runner in engine.dispatcher.runners.values() if runner.inbox]
+    for runner in busy[1:]:
+        for task in list(runner.inbox):
+            end(engine, runner.runner_id, task.task_id, now=1.0)
+    assert engine.next_wakeup < 1.1
+    effects = engine.handle(events.TimePassed(), 1.1)
+    assert of_type(effects, out.TakeBack) or not any(len(r.inbox) > 1 for r in engine.dispatcher.runners.values())
+
+
+def test_results_are_dropped_by_number_oldest_first() -> None:
+    engine = Engine(1, retention_capacity=2)
+    for name in "abc":
+        submit(engine, name)
+        effects = end(engine, engine.tasks[name].runner_id or 0, name)
+    assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
+    assert list(engine.tasks) == ["b", "c"]
+
+
+def test_results_are_dropped_by_age() -> None:
+    engine = Engine(1, retention_seconds=60.0)
+    submit(engine, "a")
+    end(engine, 1, "a", now=1.0)
+    assert engine.next_wakeup == 61.0
+    engine.handle(events.TimePassed(), 61.0)
+    assert engine.tasks == {}
+
+
+def test_a_taken_result_is_gone_and_its_facts_stay() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    end(engine, 1, "a")
+    engine.handle(events.ResultsTaken(["a"]), 2.0)
+    assert engine.tasks["a"].is_taken
+    assert engine.tasks["a"].ending is None
+
+
+def test_a_connection_that_closes_takes_its_ephemeral_tasks_along() -> None:
+    engine = Engine(1)
+    submit(engine, "mine", connection_id=1, ends_with_client=True)
+    submit(engine, "stays", connection_id=1)
+    engine.handle(events.ConnectionClosed(1), 1.0)
+    assert engine.tasks["mine"].state is State.CANCELLED
+    assert not engine.tasks["stays"].is_final
+
+
+def test_a_stop_ends_everything_and_what_comes_after() -> None:
+    engine = Engine(1)
+    submit(engine, "running", "ready")
+    effects = engine.handle(events.StopRequested(), 1.0)
+    assert {effect.task.task_id for effect in of_type(effects, out.TaskFinished)} == {"running", "ready"}
+    assert of_type(effects, out.KillRunner)
+    submit(engine, "late")
+    assert engine.tasks["late"].outcome is Outcome.QUIT
+
+
+def test_a_worker_process_is_renewed_after_its_number_of_tasks() -> None:
+    engine = Engine(1, max_tasks_per_process=2)
+    submit(engine, "a", isolation="worker")
+    assert of_type(end(engine, 1, "a"), out.KillRunner) == []
+    submit(engine, "b", isolation="worker")
+    assert of_type(end(engine, 1, "b"), out.KillRunner)
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
+def test_nothing_leads_out_of_a_final_state(state: State) -> None:
+    from palpable._core.task_state import TRANSITIONS
+
+    assert not [pair for pair in TRANSITIONS if pair[0] is state]
