@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from palpable._wire.payload import loads
-from support.processes import wait_gone
+from palpable._zygote.os_calls import PR_SET_CHILD_SUBREAPER, become_subreaper
+from support.processes import is_alive, wait_gone
 from support.wait import wait_until
 from support.zygotes import FakeServer, serve
 
@@ -394,16 +395,30 @@ def test_when_the_server_is_gone_the_zygote_takes_everything_with_it(tmp_path: P
     serve(tmp_path, test)
 
 
-def test_when_the_zygote_is_killed_its_processes_die_and_the_server_is_told(tmp_path: Path) -> None:
+def test_when_the_zygote_is_killed_everything_below_it_is_gone_and_the_server_is_told(tmp_path: Path) -> None:
+    def start_daemons() -> None:
+        daemon = [sys.executable, "-c", "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)"]
+        subprocess.Popen(daemon, start_new_session=True)
+        time.sleep(60)
+
     async def test(server: FakeServer) -> None:
+        own_child = subprocess.Popen(["sleep", "60"])  # of the program that the server runs in; not the server's
         process = await server.take()
-        running = asyncio.ensure_future(process.run(time.sleep, 60))
+        running = asyncio.ensure_future(process.run(start_daemons))
+        await asyncio.to_thread(wait_until, lambda: process.output().count("\n") == 2)
         server.handle.kill()
         await server.until(lambda: server.deaths)
+        assert not [pid for pid in (process.pid, *map(int, process.output().split())) if is_alive(pid)]
         assert await running is None
-        await asyncio.to_thread(wait_gone, [process.pid])
-        assert not server.handle.is_ready
+        assert own_child.poll() is None
+        own_child.kill()
+        own_child.wait()
         server.handle.keep_alive(3)  # does nothing any more
         server.handle.close()
+        assert not server.handle.is_ready
 
-    serve(tmp_path, test)
+    become_subreaper()
+    try:
+        serve(tmp_path, test)
+    finally:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)

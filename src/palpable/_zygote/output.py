@@ -14,6 +14,9 @@ import os
 import sys
 from typing import Any
 
+_stdout: Any = sys.stdout
+_stderr: Any = sys.stderr
+
 
 class _NeverFails(io.FileIO):
     """A file to which writing always succeeds, as far as the writer can tell."""
@@ -36,17 +39,22 @@ def make_stream(fd: int, name: str) -> io.TextIOWrapper:
 
 def install() -> None:
     """Make both anew in this process."""
-    sys.stdout = sys.__stdout__ = make_stream(1, "<stdout>")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = make_stream(2, "<stderr>")  # type: ignore[misc]
+    global _stdout, _stderr
+    _stdout = sys.stdout = sys.__stdout__ = make_stream(1, "<stdout>")  # type: ignore[misc]
+    _stderr = sys.stderr = sys.__stderr__ = make_stream(2, "<stderr>")  # type: ignore[misc]
 
 
 def flush() -> None:
     """Write what is left, also in streams that user code put in their place. Never raises."""
-    for stream in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
-        try:
-            stream.flush()  # type: ignore[union-attr]
-        except BaseException:  # the stream may be the user's, closed, or None
-            continue
+    try:
+        _stdout.flush()
+        _stderr.flush()
+        if sys.stdout is not _stdout:
+            sys.stdout.flush()
+        if sys.stderr is not _stderr:
+            sys.stderr.flush()
+    except BaseException:  # the stream may be closed, or the user's, and then it may raise anything
+        return
 
 
 def end() -> int:

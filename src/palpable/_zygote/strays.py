@@ -2,8 +2,11 @@
 
 Runs in: the zygote and the server; both are child subreapers, and so is every task process. A process whose parent
 ended becomes the child of the nearest subreaper above it. So as long as a task process lives, all its descendants stay
-below it, and when it ends, whatever it leaves becomes a child of the zygote (or of the server, once the zygote is gone
-too): also what called `setsid`, changed its process group, or forked twice. A child nobody here started is a stray.
+below it, and when it ends, whatever it leaves becomes a child of the zygote: also what called `setsid`, changed its
+process group, or forked twice. A child of the zygote that the zygote did not fork is a stray.
+
+Once a zygote is gone too, the same becomes a child of the server, which may have other children (it can run in a
+program of the user's). There `MARK` tells whose they are.
 
 A child's pid cannot be given to another process before its parent waits for it, so killing by pid is safe here.
 
@@ -19,6 +22,11 @@ from collections.abc import Callable, Container, Set
 
 SIGKILL = 9
 _READ_BYTES = 1 << 16
+
+
+MARK = "PALPABLE_ZYGOTE"
+"""A variable in the environment of a zygote and all that descends from it, unless a task took care to remove it. What
+is forked and executes nothing keeps it in `/proc/PID/environ`, whatever it does to its own `os.environ`."""
 
 
 class OwnChildren:
@@ -75,6 +83,15 @@ def children() -> set[int]:
             if os.path.exists(f"/proc/self/task/{thread}"):
                 return _children_by_stat()
     return found
+
+
+def has_mark(pid: int, mark: str) -> bool:
+    """Whether that process was started with `mark` in its environment."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{MARK}={mark}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def kill_strays(

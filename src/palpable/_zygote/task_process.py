@@ -28,7 +28,7 @@ from collections import OrderedDict, deque
 from contextlib import suppress
 from os import putenv
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
-from socket import AF_UNIX, SOCK_STREAM, socket
+from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -40,11 +40,15 @@ from palpable._wire.framing import FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
+from palpable._zygote.os_calls import dup2, getppid
 from palpable.units.messenger import Messenger, set_current_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from palpable._connection.connection import Connection
     from palpable._zygote.import_costs import ImportClock
+    from palpable._zygote.os_calls import Call
 
 SOCKET_FD = 63
 """The private socket, in every task process. High, so that a task that closes everything and then opens files does not
@@ -55,20 +59,38 @@ NEXT_READ_BYTES = 1 << 18
 ANCILLARY_BYTES = 64
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 """Of `ru_maxrss`."""
-WARM_UP_ROUNDS = 20
+REHEARSALS = 40
 MAX_FUNCTIONS = 100
 """Unpickled functions a process keeps."""
 
 
+class _Rehearsed(BaseException):
+    """Raised in place of the end of the process."""
+
+
+def _end_rehearsal(_code: int) -> NoReturn:
+    raise _Rehearsed
+
+
+def _add_one(number: int) -> int:
+    return number + 1
+
+
+_add_one.__module__ = "__main__"  # so that it travels by value, as most functions do
+
+
 class TaskProcess:
-    """What a task process does after its birth. Made once, in the zygote, so that a fork need not make anything.
+    """What a task process does. Made once, in the zygote, so that a fork need not make anything.
 
     Args:
+        calls_at_birth: what a new process calls first.
         clock: measures imports.
     """
 
-    def __init__(self, clock: ImportClock) -> None:
-        self._socket = socket(AF_UNIX, SOCK_STREAM, 0, fileno=SOCKET_FD)
+    def __init__(self, calls_at_birth: list[Call], clock: ImportClock) -> None:
+        self._calls_at_birth = calls_at_birth
+        self._exit_process: Callable[[int], NoReturn] = os._exit
+        self._open_socket()
         self._reader: FrameReader[Any] = FrameReader(ToTaskProcess)
         self._decode_first = Decoder(RunTasks).decode
         self._environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
@@ -83,8 +105,31 @@ class TaskProcess:
 
     # --- the life of the process ----------------------------------------------------------------------------------
 
-    def live(self) -> NoReturn:
-        """Wait for the first frame, run what it orders, and end this process."""
+    def live(self, zygote_pid: int, socket_fd: int, spool_fd: int) -> NoReturn:
+        """Begin as a copy of the zygote, in which only fork has been called; end by ending this process.
+
+        Args:
+            zygote_pid: the parent.
+            socket_fd: this process's private socket, at another file descriptor than it is to have.
+            spool_fd: its spool file.
+        """
+        try:
+            dup2(socket_fd, SOCKET_FD)
+            dup2(spool_fd, 1)
+            dup2(spool_fd, 2)
+            for function, arguments in self._calls_at_birth:
+                function(*arguments)
+            if getppid() == zygote_pid:  # else it died before the kernel knew that this process is to die with it
+                self._obey()
+        except _Rehearsed:
+            raise
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            output.flush()
+        self._exit_process(1)
+
+    def _obey(self) -> NoReturn:
+        """Wait for the first frame, and do what it orders."""
         self._pid = os.getpid()
         data, ancillary, _, _ = self._socket.recvmsg(FIRST_READ_BYTES, ANCILLARY_BYTES)
         if len(data) > 4 and int.from_bytes(data[:4], "little") == len(data) - 4:
@@ -94,7 +139,7 @@ class TaskProcess:
         else:
             while not (messages := self._reader.feed(data)):
                 if not data:
-                    os._exit(0)  # no longer needed
+                    self._exit_process(0)  # no longer needed
                 data = self._socket.recv(NEXT_READ_BYTES)
             first = messages[0]
         if first.isolation == "task":
@@ -151,30 +196,47 @@ class TaskProcess:
 
     def _exit_cleanly(self, code: int) -> NoReturn:
         """End this process, and remove what would stay on disk: the folder for temporary files of `multiprocessing`."""
-        if util := sys.modules.get("multiprocessing.util"):
+        util = sys.modules.get("multiprocessing.util")
+        if util and self._exit_process is not _end_rehearsal:
             finalizers = getattr(util, "_finalizer_registry", {})
             for key in [key for key in finalizers if key[0] is not None and key[0] < 0]:
                 with suppress(Exception):
                     finalizers[key]()
-        os._exit(code)
+        self._exit_process(code)
 
-    def warm_up(self) -> None:
-        """Run what a task process runs, in the zygote: code that has run before writes less to memory when it runs."""
+    def rehearse(self) -> None:
+        """Live a few times in the zygote, with one trivial task: code that has run before writes to less memory."""
         from palpable._wire.payload import dumps_call, dumps_function
 
-        function = dumps_function(len)
-        payload = dumps_call(((),), {})
-        frame = encode_frame(
-            RunTasks(tasks=[TaskOrder("", 0, "call", function.key, payload)], functions={function.key: function.data})
-        )
-        for _ in range(WARM_UP_ROUNDS):
-            message = self._reader.feed(bytes(frame))[0]
-            self._take_orders(message)
-            encode_frame(self._attempt(self._orders.popleft()))
-            output.flush()
+        function = dumps_function(_add_one)
+        order = TaskOrder("", 0, "call", function.key, dumps_call((1,), {}))
+        frame = encode_frame(RunTasks(tasks=[order], functions={function.key: function.data}))
+        real = self._calls_at_birth, self._exit_process
+        self._calls_at_birth = [(getppid, ())] * len(self._calls_at_birth)
+        self._exit_process = _end_rehearsal
+        spool_fds = os.dup(1), os.dup(2)
+        for _ in range(REHEARSALS):
+            ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+            with ours, theirs:
+                ours.sendall(frame)
+                with suppress(_Rehearsed):
+                    self.live(getppid(), theirs.fileno(), spool_fds[1])
             self._functions.clear()
-            self._pickled_functions = {}
+        for number, fd in enumerate(spool_fds, 1):
+            os.dup2(fd, number)
+            os.close(fd)
+        os.close(SOCKET_FD)
+        self._calls_at_birth, self._exit_process = real
+        self._pickled_functions = {}
         set_current_task(None)
+
+    def _open_socket(self) -> None:
+        """Make the object for the private socket, which is the same in all task processes: its number is."""
+        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
+        with ours, theirs:
+            os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
+        self._socket = socket(AF_UNIX, SOCK_STREAM, 0, fileno=SOCKET_FD)
+        os.close(SOCKET_FD)
 
     # --- one task -------------------------------------------------------------------------------------------------
 
@@ -248,7 +310,7 @@ class TaskProcess:
             code = 1
         output.flush()
         if os.getpid() != self._pid:
-            os._exit((code or 0) & 0xFF)
+            self._exit_process((code or 0) & 0xFF)
         self._exit_cleanly((code or 0) & 0xFF)
 
     # --- messages -------------------------------------------------------------------------------------------------
@@ -277,12 +339,12 @@ class TaskProcess:
     def _send_last(self, ended: TaskEnded) -> None:
         """Send the end of a task; end this process if that can't be done."""
         if os.getpid() != self._pid:
-            os._exit(0)  # a child that the task forked; its parent answers
+            self._exit_process(0)  # a child that the task forked; its parent answers
         try:
             self._send(ended)
         except OSError as error:
             output.report(f"the answer of this task could not be sent: {error}. Did it close file descriptors?")
-            os._exit(1)
+            self._exit_process(1)
 
     def _read_orders_for(self, claim: int) -> None:
         """Read until the task that was claimed is the first in the queue.

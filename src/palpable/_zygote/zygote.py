@@ -147,7 +147,7 @@ class Zygote:
         self._pid = os.getpid()
         self._clock = ImportClock()
         self._children = OwnChildren()
-        self._gaps = _gaps_between({*keep_fds, SOCKET_FD})
+        self._keep_fds = keep_fds
 
     def run(self, ready: ZygoteReady) -> NoReturn:
         """Make everything ready for forking, say so, and serve."""
@@ -169,17 +169,21 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(self._child_signal.fd, select.POLLIN)
-        self._seeds = reseed.find_generators()
-        ours, theirs = socketpair()
-        os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
-        theirs.close()
-        ours.close()
-        self._task_process = TaskProcess(self._clock)
-        os.close(SOCKET_FD)
-        self._task_process.warm_up()
+        self._task_process = TaskProcess(
+            [
+                *os_calls.calls_at_birth(_gaps_between({*self._keep_fds, SOCKET_FD})),
+                *self._child_signal.calls_at_birth(),
+                *((hook, ()) for hook in fork_hooks.after_in_child),
+                *((seed, ()) for seed in reseed.find_generators()),
+                (gc.enable, ()),
+            ],
+            self._clock,
+        )
+        self._task_process.rehearse()
         gc.collect()
         gc.freeze()
         gc.disable()
+        os_calls.open_fresh_pools()
 
     def _run_once(self) -> None:
         """One turn: wait, then
@@ -264,7 +268,7 @@ class Zygote:
                 end.close()
             return False
         if pid == 0:
-            self._be_born(theirs.fileno(), spool[1])
+            self._task_process.live(self._pid, theirs.fileno(), spool[1])
         if fork_hooks.after_in_parent:
             fork_hooks.run(fork_hooks.after_in_parent)
         self._alive[pid] = spool
@@ -272,23 +276,6 @@ class Zygote:
         ours.close()
         theirs.close()
         return True
-
-    def _be_born(self, socket_fd: int, spool_fd: int) -> NoReturn:
-        """What a new task process does first."""
-        try:
-            os_calls.become_task_process(self._pid, socket_fd, SOCKET_FD, spool_fd, self._gaps)
-            self._child_signal.forget()
-            for hook in fork_hooks.after_in_child:
-                hook()
-            for seed in self._seeds:
-                seed()
-            gc.enable()
-            self._task_process.live()
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-            output.flush()
-        finally:
-            os._exit(1)
 
     # --- ending ---------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from palpable._wire.messages import (
     ZygoteReady,
 )
 from palpable._zygote.settings import ZygoteSettings
+from palpable._zygote.strays import MARK, children, has_mark, kill_strays
 
 READ_BYTES = 1 << 16
 MAX_FDS_PER_MESSAGE = 253
@@ -44,7 +45,9 @@ class ZygoteHandle:
     """One zygote and its task processes, seen from the server.
 
     The callbacks run on the event loop. `on_died` is called once, last of all, when the zygote is gone and reaped,
-    however it came to that; its task processes are dead or dying by then (see `die_with_parent`).
+    however it came to that, with all its task processes and whatever they had started. If it was killed, its task
+    processes die by the kernel's parent-death signal, and what they leave comes to the server as the next subreaper
+    above, which has to be one (`os_calls.become_subreaper`); it is killed here.
 
     Args:
         settings: for the zygote.
@@ -74,6 +77,8 @@ class ZygoteHandle:
         self._ready: ZygoteReady | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._has_died = False
+        self._alive: set[int] = set()
+        self._mark = ""
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -91,13 +96,15 @@ class ZygoteHandle:
         folders = {str(here.parent.parent), str(Path(msgspec.__file__).resolve().parent.parent)}
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
         environment = os.environ if environment is None else environment
+        kept = {name: value for name, value in environment.items() if not name.startswith("PALPABLE_AUTHKEY")}
+        self._mark = f"{os.getpid()}-{self._settings.name}"
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *flags, "-P", str(here / "__main__.py"), str(theirs.fileno()), "-1", *sorted(folders)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in a terminal is for the server alone
-                env={name: value for name, value in environment.items() if not name.startswith("PALPABLE_AUTHKEY")},
+                env={**kept, MARK: self._mark},
             )
         except BaseException:
             self._control.close()
@@ -210,6 +217,7 @@ class ZygoteHandle:
 
     def _dispatch(self, message: FromZygote) -> None:
         if isinstance(message, ProcessesForked):
+            self._alive.update(message.pids)
             self._on_forked(
                 [
                     (pid, self._next_socket(), os.path.join(self._settings.spool_folder, spool))
@@ -217,6 +225,7 @@ class ZygoteHandle:
                 ]
             )
         elif isinstance(message, ProcessesExited):
+            self._alive.difference_update(exit.pid for exit in message.exits)
             self._on_exited(message.exits)
         else:
             self._ready = message
@@ -244,9 +253,14 @@ class ZygoteHandle:
             os.close(self._received_fds.popleft())
         assert self._process is not None
         self._process.wait()  # returns at once
+        kill_strays((), find=self._left_behind)
         if not self._died.done():
             self._died.set_result(None)
         self._on_died()
+
+    def _left_behind(self) -> set[int]:
+        """The children of this process that were the zygote's, or of one of its tasks."""
+        return {pid for pid in children() if pid in self._alive or has_mark(pid, self._mark)}
 
     def _has_more_to_say(self) -> bool:
         return self._control.fileno() >= 0 and self._read_available()
