@@ -1,9 +1,8 @@
 """The engine: every decision about every task.
 
-Events in, effects out: `handle` takes what happened and the time, and returns what is to be done, in order: all effects of
-one event before those of the next, also when carrying one out brings a new event. It opens
-nothing, sleeps never, reads no clock and draws no random number. After each event, `validate` (see `invariants`) must
-find nothing to say.
+Events in, effects out: `handle` takes what happened and the time, and returns what is to be done, in order: all effects
+of one event before those of the next, also when carrying one out brings a new event. It opens nothing, sleeps never,
+reads no clock and draws no random number. After each event, `validate` (see `invariants`) must find nothing to say.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Runner(msgspec.Struct, eq=False):
     is_ending: bool = False
     """No further task is handed to it: it is being killed, or exits after its only task."""
     is_emptying: bool = False
-    """A `TakeBack` is ordered and not yet answered. Nothing is handed to it meanwhile: the answer counts from the end."""
+    """A `TakeBack` is ordered and not answered. Nothing is handed to it meanwhile: the answer counts from the end."""
     ended: list[TaskRecord] = msgspec.field(default_factory=list)
     """Final tasks whose exit status and usage this process's exit will tell."""
     tasks_run: int = 0

@@ -31,7 +31,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 # --- shared parts -----------------------------------------------------------------------------------------------
 
 
-class TaskOptions(Message):
+class TaskOptions(Message, frozen=True):
     """How a task is to be run; one for all the tasks of a `SubmitTasks`."""
 
     isolation: Isolation | None = None
@@ -93,7 +93,7 @@ class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # --- client to server -------------------------------------------------------------------------------------------
 
 
-class SubmitTasks(Message, tag="submit"):
+class SubmitTasks(Message, frozen=True, tag="submit"):
     """Accept these tasks. Answered by `TasksAccepted` or `RequestFailed`.
 
     Submitting an id that the server already knows changes nothing and is accepted (so that a client may send again).
@@ -111,13 +111,13 @@ class SubmitTasks(Message, tag="submit"):
     """Push only after the process is gone, so that the report holds exit status and usage."""
 
 
-class ResultsReceived(Message, tag="received"):
+class ResultsReceived(Message, frozen=True, tag="received"):
     """The client holds every result up to push number `sequence` of this connection. Not answered."""
 
     sequence: int
 
 
-class QueryResults(Message, tag="query"):
+class QueryResults(Message, frozen=True, tag="query"):
     """What became of these tasks? Answered by `ResultsFound`, once `mode` is satisfied or `wait_seconds` are over.
 
     take: finished results are removed from the server once `ResultsReceived` acknowledges the answer's `sequence`.
@@ -130,7 +130,7 @@ class QueryResults(Message, tag="query"):
     take: bool = True
 
 
-class BeginWait(Message, tag="wait"):
+class BeginWait(Message, frozen=True, tag="wait"):
     """Sent from inside a task only: a thread of it now blocks until all (or any) of these tasks have ended.
 
     The task's slot is free meanwhile. Answered by `WaitOver` when they have ended *and* the task has a slot again;
@@ -143,20 +143,20 @@ class BeginWait(Message, tag="wait"):
     needs: Literal["all", "any"] = "all"
 
 
-class EndWait(Message, tag="unwait"):
+class EndWait(Message, frozen=True, tag="unwait"):
     """Sent from inside a task only: the thread gave up that wait (its own timeout). Not answered."""
 
     wait_id: int
 
 
-class CancelTasks(Message, tag="cancel"):
+class CancelTasks(Message, frozen=True, tag="cancel"):
     """End these tasks, running or not. Answered by `TasksCancelled`."""
 
     request_id: int
     task_ids: list[str]
 
 
-class ReadLogs(Message, tag="logs"):
+class ReadLogs(Message, frozen=True, tag="logs"):
     """Send what this task printed. Answered by one or more `LogChunk`, the last with `is_last`."""
 
     request_id: int
@@ -165,13 +165,13 @@ class ReadLogs(Message, tag="logs"):
     """Go on as it prints, until it has ended."""
 
 
-class StopReading(Message, tag="unlogs"):
+class StopReading(Message, frozen=True, tag="unlogs"):
     """The client no longer wants the `LogChunk`s of `request_id`. Not answered."""
 
     request_id: int
 
 
-class ListTasks(Message, tag="tasks"):
+class ListTasks(Message, frozen=True, tag="tasks"):
     """Answered by `TaskList`, newest first."""
 
     request_id: int
@@ -182,13 +182,13 @@ class ListTasks(Message, tag="tasks"):
     """Only these; empty: all."""
 
 
-class GetStatus(Message, tag="status"):
+class GetStatus(Message, frozen=True, tag="status"):
     """Answered by `StatusReport`."""
 
     request_id: int
 
 
-class QuitServer(Message, tag="quit"):
+class QuitServer(Message, frozen=True, tag="quit"):
     """Stop the server. Answered by `Done`, before it stops."""
 
     request_id: int
@@ -197,13 +197,13 @@ class QuitServer(Message, tag="quit"):
 # --- server to client -------------------------------------------------------------------------------------------
 
 
-class TasksAccepted(Message, tag="accepted"):
+class TasksAccepted(Message, frozen=True, tag="accepted"):
     """All tasks of that `SubmitTasks` are accepted: each will reach a final state."""
 
     request_id: int
 
 
-class RequestFailed(Message, tag="failed"):
+class RequestFailed(Message, frozen=True, tag="failed"):
     """That request was refused as a whole; nothing of it was done."""
 
     request_id: int
@@ -212,14 +212,14 @@ class RequestFailed(Message, tag="failed"):
     message: str
 
 
-class ResultsPushed(Message, tag="push"):
+class ResultsPushed(Message, frozen=True, tag="push"):
     """Results of tasks submitted with delivery="push" on this connection."""
 
     sequence: int
     reports: list[TaskReport]
 
 
-class ResultsFound(Message, tag="found"):
+class ResultsFound(Message, frozen=True, tag="found"):
     """Answer to `QueryResults`, in the order asked. None: no such task (unknown, expired, or already taken)."""
 
     request_id: int
@@ -228,20 +228,20 @@ class ResultsFound(Message, tag="found"):
     """To acknowledge with `ResultsReceived` if not 0."""
 
 
-class WaitOver(Message, tag="wait-over"):
+class WaitOver(Message, frozen=True, tag="wait-over"):
     """Answer to `BeginWait`."""
 
     wait_id: int
 
 
-class TasksCancelled(Message, tag="cancelled"):
+class TasksCancelled(Message, frozen=True, tag="cancelled"):
     """In the order asked: True if the task was not final and is now cancelled."""
 
     request_id: int
     cancelled: list[bool]
 
 
-class LogChunk(Message, tag="log"):
+class LogChunk(Message, frozen=True, tag="log"):
     """A piece of what a task printed."""
 
     request_id: int
@@ -251,7 +251,7 @@ class LogChunk(Message, tag="log"):
     """False: no such task."""
 
 
-class TaskInfo(Message):
+class TaskInfo(Message, frozen=True):
     """A task as lists show it; times are UTC, in seconds since the epoch."""
 
     task_id: str
@@ -279,17 +279,17 @@ class TaskInfo(Message):
     """done, total, note."""
 
 
-class TaskList(Message, tag="task-list"):
+class TaskList(Message, frozen=True, tag="task-list"):
     request_id: int
     tasks: list[TaskInfo]
 
 
-class StatusReport(Message, tag="status-report"):
+class StatusReport(Message, frozen=True, tag="status-report"):
     request_id: int
     status: dict[str, Any]
 
 
-class Done(Message, tag="done"):
+class Done(Message, frozen=True, tag="done"):
     request_id: int
 
 
@@ -311,7 +311,7 @@ class TaskOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """As in `TaskRequest`."""
 
 
-class RunTasks(Message, tag="run"):
+class RunTasks(Message, frozen=True, tag="run"):
     """Run these, one after the other.
 
     The first frame that a task process gets is a `RunTasks`. With isolation "task" it holds one task, and the process
@@ -335,7 +335,7 @@ class RunTasks(Message, tag="run"):
 # --- task process to server (besides the requests above) ---------------------------------------------------------
 
 
-class TaskEnded(Message, tag="ended"):
+class TaskEnded(Message, frozen=True, tag="ended"):
     """The task came to its end inside its process: returned or raised."""
 
     task_id: str
@@ -359,15 +359,15 @@ class TaskEnded(Message, tag="ended"):
     """to this one (not included). Task mode: 0, the whole file is its output."""
 
 
-class TaskSaid(Message, tag="said"):
-    """A message through the messenger, for the task's log and the log files. level: DEBUG, INFO, WARNING, ERROR, PRINT."""
+class TaskSaid(Message, frozen=True, tag="said"):
+    """A message through the messenger, for the log files. level: DEBUG, INFO, WARNING, ERROR, PRINT."""
 
     task_id: str
     level: str
     text: str
 
 
-class TaskProgressed(Message, tag="progress"):
+class TaskProgressed(Message, frozen=True, tag="progress"):
     task_id: str
     done: float
     total: float
@@ -377,7 +377,7 @@ class TaskProgressed(Message, tag="progress"):
 # --- zygote to server --------------------------------------------------------------------------------------------
 
 
-class ZygoteReady(Message, tag="zygote-ready"):
+class ZygoteReady(Message, frozen=True, tag="zygote-ready"):
     """The imports are done; forking may begin."""
 
     pid: int
@@ -388,8 +388,8 @@ class ZygoteReady(Message, tag="zygote-ready"):
     """The files of preloaded modules that are not installed ones, with their modification times in nanoseconds."""
 
 
-class ProcessesForked(Message, tag="forked"):
-    """New idle task processes. One file descriptor travels with the message for each: the server's end of its socket pair."""
+class ProcessesForked(Message, frozen=True, tag="forked"):
+    """New idle task processes. With the message travels one file descriptor for each: the server's end of its sockets."""
 
     pids: list[int]
     spools: list[str]
@@ -408,21 +408,21 @@ class ProcessExit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Descendants that had outlived it, and were killed."""
 
 
-class ProcessesExited(Message, tag="exited"):
+class ProcessesExited(Message, frozen=True, tag="exited"):
     exits: list[ProcessExit]
 
 
 # --- server to zygote --------------------------------------------------------------------------------------------
 
 
-class KeepAlive(Message, tag="keep"):
+class KeepAlive(Message, frozen=True, tag="keep"):
     """Keep this many task processes alive, busy and idle together: fork whenever there are fewer. Never kills."""
 
     count: int
 
 
-class EndProcess(Message, tag="end"):
-    """Kill this task process with its whole tree: SIGTERM to its group, after `grace_seconds` SIGKILL, then every stray."""
+class EndProcess(Message, frozen=True, tag="end"):
+    """Kill this process with its whole tree: SIGTERM to its group, after `grace_seconds` SIGKILL, then every stray."""
 
     pid: int
     grace_seconds: float = 0.0

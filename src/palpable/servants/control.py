@@ -9,24 +9,24 @@ from palpable._wire.messages import Message
 from palpable.servants.settings import ServerSettings
 
 
-class StartServer(Message, tag="start-server"):
+class StartServer(Message, frozen=True, tag="start-server"):
     """Owner: the first and only order besides `StopServer`. Never in argv or the environment: it holds the key."""
 
     settings: ServerSettings
     owner_pid: int
 
 
-class StopServer(Message, tag="stop-server"):
+class StopServer(Message, frozen=True, tag="stop-server"):
     """Owner: end all tasks, then yourself."""
 
 
-class ServerStarted(Message, tag="server-started"):
+class ServerStarted(Message, frozen=True, tag="server-started"):
     """Server: clients can connect."""
 
     address: tuple[str, int] | str
 
 
-class ServerFailed(Message, tag="server-failed"):
+class ServerFailed(Message, frozen=True, tag="server-failed"):
     """Server: it could not start, and exits."""
 
     error: str

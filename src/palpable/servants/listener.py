@@ -25,8 +25,8 @@ def open_listener(settings: ServerSettings) -> socket.socket:
     Raises:
         OSError: the address is in use, not ours, or cannot be made.
     """
-    if settings.family == "AF_UNIX":
-        return _open_unix(str(settings.address))
+    if isinstance(settings.address, str):
+        return _open_unix(settings.address)
     host, port = settings.address
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = infos[0]

@@ -23,7 +23,7 @@ class _PatientHandler(logging.handlers.RotatingFileHandler):
         self.lost += 1
         if self.stream is not None:
             # What is left in the buffer would fail again at the next line, and at the end.
-            stream, self.stream = self.stream, None  # type: ignore[assignment]
+            stream, self.stream = self.stream, None
             try:
                 stream.close()
             except OSError:
@@ -56,7 +56,12 @@ class LogFiles:
 
     def _open(self, name: str, path: str) -> logging.Handler:
         handler = _PatientHandler(
-            path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILE_COUNT - 1, encoding="utf-8", delay=True, errors="replace"
+            path,
+            maxBytes=LOG_FILE_BYTES,
+            backupCount=LOG_FILE_COUNT - 1,
+            encoding="utf-8",
+            errors="replace",
+            delay=True,
         )
         formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
         formatter.converter = time.gmtime

@@ -15,8 +15,8 @@ from palpable.servants.delivery import Peer
 from palpable.servants.manager import Manager
 
 FOLLOW_SECONDS = 0.05
-"""How often a followed spool file is looked at. A file has no event that asyncio could wait for; only tasks that somebody
-follows right now are looked at, so an idle server still does nothing."""
+"""How often a followed spool file is looked at. A file has no event that asyncio could wait for; only tasks that
+somebody follows right now are looked at, so an idle server still does nothing."""
 CHUNK_BYTES = 1 << 18
 
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 from palpable._core import effects as effect
 from palpable._core import events
 from palpable._core.engine import Engine
+from palpable._core.task_state import State
 from palpable._wire.messages import (
     ProcessExit,
     RequestFailed,
@@ -240,8 +241,8 @@ class Manager(Servant):
         unclaimed = link.take_back()
         last = None
         if runner is not None:
-            begun = list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]
-            last = (begun or runner.ended or [None])[-1]
+            begun = [*runner.ended, *list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]]
+            last = begun[-1] if begun else None
         if link.spool_path and spool_size(link.spool_path):
             if last is not None:
                 self.outputs.collect(last.task_id, link.spool_path, link.collected_bytes)
@@ -286,9 +287,16 @@ class Manager(Servant):
             if key and key not in link.known_functions:
                 link.known_functions.add(key)
                 functions[key] = self.functions[key]
+            attempt = task.attempt if task.state is State.RUNNING else task.attempt + 1
             orders.append(
                 TaskOrder(
-                    task.task_id, task.attempt or 1, request.form, key, request.payload, task.timeout_seconds, self._task_token
+                    task.task_id,
+                    attempt,
+                    request.form,
+                    key,
+                    request.payload,
+                    task.timeout_seconds,
+                    self._task_token,
                 )
             )
         link.send_tasks(orders, functions, order.taken_back)

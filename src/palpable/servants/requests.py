@@ -147,9 +147,7 @@ class Requests:
             )
             return
         self.manager.handle(
-            events.WaitBegan(
-                peer.inside_task, peer.connection_id, request.wait_id, request.task_ids, request.needs
-            )
+            events.WaitBegan(peer.inside_task, peer.connection_id, request.wait_id, request.task_ids, request.needs)
         )
 
     def _end_wait(self, peer: Peer, request: EndWait) -> None:
