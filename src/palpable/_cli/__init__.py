@@ -1,0 +1,1 @@
+"""The command line: `palpable` and its commands, one module each, loaded when called."""

@@ -1,0 +1,28 @@
+"""`palpable logs`: what a task prints."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from palpable._cli.server_options import ServerChoice, server_options
+from palpable._cli.task_ids import task_id_argument
+
+
+@click.command()
+@task_id_argument(many=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on as the task prints, until it ends.")
+@server_options
+def command(server: ServerChoice, task_id: str, follow: bool) -> None:
+    """Show what a task printed: stdout and stderr, of Python, C and subprocesses alike.
+
+    The output is kept as long as `palpable tasks` lists the task. Of very much output the head and the tail are kept.
+    """
+    from palpable._connection.questions import follow_logs, read_logs
+
+    with server.connection() as connection:
+        pieces = follow_logs(connection, task_id) if follow else iter([read_logs(connection, task_id)])
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()

@@ -1,0 +1,197 @@
+"""`palpable serve`: a server in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from palpable._cli.ending import discard_output
+from palpable._cli.output import json_option, print_json
+from palpable._cli.serving_address import ServingAddress
+from palpable.servants.settings import usable_cores
+
+if TYPE_CHECKING:
+    from palpable.servants.server import Server
+
+
+@click.command()
+@click.option("--socket", metavar="PATH", help="Listen on a Unix socket there. [default: this user's default server]")
+@click.option("--host", metavar="HOST", help="Listen on TCP, with --port. [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Listen on this TCP port; 0: a free one.")
+@click.option(
+    "--authkey-file",
+    metavar="FILE",
+    help="The key that clients must hold; made if there is no such file. "
+    "[default: the file authkey beside the socket; for TCP, that of the default server]",
+)
+@click.option("--tls-certificate", metavar="FILE", help="TLS: the certificate.")
+@click.option("--tls-key", metavar="FILE", help="TLS: the certificate's private key.")
+@click.option(
+    "--allow-plaintext",
+    is_flag=True,
+    help="Listen without TLS also where other machines can connect, and can read everything.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="So many tasks run at once. [default: the cores this process may use]",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(["task", "worker"]),
+    default="task",
+    show_default=True,
+    help="A fresh process for every task, or one for many; clients may choose for their own tasks.",
+)
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="MODULE",
+    help="Tasks find this module imported already; may be given several times.",
+)
+@click.option(
+    "--task-timeout-seconds",
+    type=click.FloatRange(0.001),
+    metavar="SECONDS",
+    default=10_800,
+    show_default=True,
+    help="A task that runs longer is killed.",
+)
+@click.option(
+    "--retention-seconds",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=60,
+    show_default=True,
+    help="Finished tasks are kept so long.",
+)
+@click.option(
+    "--retention-capacity",
+    type=click.IntRange(0),
+    metavar="N",
+    default=100_000,
+    show_default=True,
+    help="So many finished tasks are kept at most.",
+)
+@click.option(
+    "--log-folder", metavar="FOLDER", help="Where log files go. [default: a private one, gone with the server]"
+)
+@json_option
+def command(
+    socket: str | None,
+    host: str | None,
+    port: int | None,
+    authkey_file: str | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    allow_plaintext: bool,
+    workers: int | None,
+    isolation: Any,
+    preload: tuple[str, ...],
+    task_timeout_seconds: float,
+    retention_seconds: float,
+    retention_capacity: int,
+    log_folder: str | None,
+    as_json: bool,
+) -> None:
+    """Run a task server here, until Ctrl-C, SIGTERM or `palpable stop`.
+
+    Without options this is the default server of this user: a Unix socket in a private folder ($PALPABLE_HOME, else
+    $XDG_RUNTIME_DIR/palpable), where `Client()` and the other commands find it.
+
+    Tasks run in the folder where this is called, and may import modules from there.
+
+    \b
+    A server that other machines can reach:
+      palpable serve --host 0.0.0.0 --port 8089 --tls-certificate server.crt --tls-key server.key
+    """
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key are given together")
+    with _ending_quietly():
+        where = ServingAddress.choose(socket, host, port, tls_certificate, authkey_file)
+        _import_from_here()
+        count = workers or usable_cores()
+        server = _make_server(
+            where,
+            logging_folder=log_folder,
+            num_workers=count,
+            isolation=isolation,
+            preload=preload,
+            task_timeout_seconds=task_timeout_seconds,
+            result_retention_seconds=retention_seconds,
+            result_retention_capacity=retention_capacity,
+            tls=None if tls_certificate is None else (tls_certificate, tls_key),
+            allow_plaintext=allow_plaintext,
+        )
+
+        try:
+            server.serve(on_listening=lambda address: _announce(where.listening(address), count, as_json=as_json))
+        except OSError as error:
+            raise where.refused(error) from None
+        finally:
+            server.close()
+
+
+def _make_server(where: ServingAddress, **settings: Any) -> Server:
+    from palpable.servants.server import Server
+
+    try:
+        return Server(address=where.address, family=where.family, authkey=where.authkey, **settings)
+    except (TypeError, ValueError) as error:
+        if "allow_plaintext" in str(error):  # said in the words of the command line
+            raise click.UsageError(
+                f"--host {where.host}: other machines can connect there. Add --tls-certificate and --tls-key, or "
+                f"--allow-plaintext if you trust everybody on that network"
+            ) from None
+        raise click.UsageError(str(error)) from None
+
+
+def _announce(where: ServingAddress, num_workers: int, *, as_json: bool) -> None:
+    try:
+        if as_json:
+            key_path = None if where.key_path is None else str(where.key_path)
+            print_json({"url": where.url, "authkey_file": key_path, "pid": os.getpid(), "num_workers": num_workers})
+        else:
+            workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
+            click.echo(f"Listening on {where.url} with {workers}. {where.how_to_reach}")
+    except BrokenPipeError:
+        discard_output()  # nobody reads it; the server serves all the same
+
+
+def _import_from_here() -> None:
+    """Let tasks import modules of the current folder, as `python -m palpable serve` would."""
+    here = os.getcwd()
+    if not sys.flags.safe_path and here not in map(os.path.abspath, sys.path):
+        sys.path.insert(0, here)
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """Have SIGTERM and SIGINT end the command with exit code 0 also before the server's loop handles them.
+
+    SIGHUP, from a terminal that closes, does as SIGTERM, and the server cleans up behind itself; unless it is ignored,
+    as by `nohup`.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(0)
+
+    def end_as_by_sigterm(number: int, frame: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: end, signal.SIGINT: end}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        handlers[signal.SIGHUP] = end_as_by_sigterm
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

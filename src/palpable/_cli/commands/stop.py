@@ -1,0 +1,93 @@
+"""`palpable stop`: end the server."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from palpable._cli.ending import Failure
+from palpable._cli.output import json_option, print_json
+from palpable._cli.server_options import ServerChoice, server_options
+from palpable.units.task_exceptions import ServerUnreachable
+
+if TYPE_CHECKING:
+    from palpable._connection.connection import Connection
+
+
+@click.command()
+@click.option(
+    "--timeout-seconds",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=30,
+    show_default=True,
+    help="Wait so long for its end.",
+)
+@json_option
+@server_options
+def command(server: ServerChoice, timeout_seconds: float, as_json: bool) -> None:
+    """Stop the server, and wait until it is gone.
+
+    Running tasks are ended, and they and the queued ones fail with TaskKilledByQuitSignal. When this returns, another
+    `palpable serve` can take the address.
+    """
+    from palpable._wire.messages import QuitServer
+
+    begun = time.monotonic()
+    with server.connection() as connection:
+        info = dict(connection.info)
+        process = _watch_process(connection)
+        try:
+            connection.answer_to(lambda request_id: QuitServer(request_id=request_id))
+            deadline = begun + timeout_seconds
+            is_gone = _wait_closed(connection, deadline) and (process is None or _wait_ended(process, deadline))
+        finally:
+            if process is not None:
+                os.close(process)
+    if not is_gone:
+        raise Failure(
+            f"the server (pid {info.get('pid')}) is told to stop, and has not ended within {timeout_seconds:g} s. "
+            f"Wait longer with --timeout-seconds, or look into its server.log."
+        )
+    if as_json:
+        print_json({"pid": info.get("pid"), "seconds": round(time.monotonic() - begun, 3)})
+    else:
+        click.echo(f"The server at {connection.address} has stopped.")
+
+
+def _wait_closed(connection: Connection, deadline: float) -> bool:
+    """Return whether the server closes the connection in time, which it does when the last task is gone."""
+    try:
+        connection.wait(lambda: False, (), max(0.0, deadline - time.monotonic()))
+    except ServerUnreachable:
+        return True
+    return False
+
+
+def _watch_process(connection: Connection) -> int | None:
+    """Return a file descriptor that is readable when the server process has ended; None if it can't be watched.
+
+    It still removes its socket file after it has closed its connections. Whoever starts the next server before that
+    would have the file of the new one removed. The kernel says who listens, by a pid of our own namespace, so this also
+    holds where the server has another number for itself.
+    """
+    stream = connection.stream
+    if not isinstance(stream, socket.socket) or stream.family != socket.AF_UNIX:
+        return None
+    try:
+        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return os.pidfd_open(struct.unpack("3i", credentials)[0])
+    except (AttributeError, OSError):  # not Linux, or a server of another namespace
+        return None
+
+
+def _wait_ended(process: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

@@ -1,0 +1,62 @@
+"""The entry point of the command line, and the list of its commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, NoReturn
+
+import click
+
+import palpable
+from palpable._cli.ending import run
+from palpable._cli.lazy_group import LazyGroup
+
+SECTIONS: Final = {
+    "The server": {
+        "serve": "Run a task server here, until Ctrl-C.",
+        "status": "Show what the server and its workers do.",
+        "stop": "Stop the server, and wait until it is gone.",
+    },
+    "Its tasks": {
+        "tasks": "List tasks, the newest first.",
+        "logs": "Show what a task prints, also live.",
+        "cancel": "End tasks, running or not.",
+    },
+    "Palpable": {
+        "version": "Show which Palpable this is.",
+    },
+}
+"""Every command, in the order of the help. A new one is a new module in `commands` and a line here."""
+
+EPILOG = """\
+A command speaks with the default server of this user, the one that `palpable serve` makes, unless PALPABLE_URL or
+--socket, --host and --port or --url say where another one is. The key is read from the file beside the socket, unless
+PALPABLE_AUTHKEY, PALPABLE_AUTHKEY_FILE or --authkey-file say otherwise.
+
+\b
+Exit codes: 0 done; 1 the answer was no (an unknown task, nothing cancelled);
+2 nobody could be asked (no server, wrong key, a mistake in the options).
+
+\b
+Completion of commands, options and task ids: put this into ~/.bashrc
+  eval "$(_PALPABLE_COMPLETE=bash_source palpable)"
+or with zsh_source into ~/.zshrc; for fish: _PALPABLE_COMPLETE=fish_source palpable | source
+"""
+
+
+@click.group(
+    "palpable",
+    cls=LazyGroup,
+    sections=SECTIONS,
+    package="palpable._cli.commands",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(palpable.__version__, "--version", "-V", message="palpable %(version)s")
+def command_line() -> None:
+    """A task server for one good machine: a fresh process for every task."""
+
+
+def main() -> NoReturn:
+    """Run the command that this process was started with, and exit."""
+    sys.exit(run(command_line))
