@@ -16,7 +16,7 @@ from palpable._connection.questions import cancel_without_waiting
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._connection.waiting import Arrival, Group
 from palpable._wire.messages import TaskOptions, TaskRequest
-from palpable._wire.payload import PickledFunction, dumps_call, dumps_function, dumps_params, result_of
+from palpable._wire.payload import dumps_call, dumps_function, dumps_params, result_of
 from palpable.units.task_exceptions import PalpableError
 
 CHUNKS_PER_WORKER = 4
@@ -35,15 +35,17 @@ def isolation_of(connection: Connection, options: TaskOptions) -> Literal["task"
     return "worker" if isolation == "worker" else "task"
 
 
-def call_one(connection: Connection, function: Callable[..., Any], args: tuple[Any, ...], options: TaskOptions) -> Any:
-    """Return `function(*args)`, called in a task; raise what it raises. An interrupt of the wait ends the task."""
+def call_one(
+    connection: Connection, function: Callable[[Any], Any], param: Any, options: TaskOptions, task_id: str
+) -> Any:
+    """Return `function(param)`, called in a task; raise what it raises. An interrupt of the wait ends the task."""
     pickled = dumps_function(function)
-    request = new_request(pickled, "call", dumps_call(args, {}))
+    request = TaskRequest(task_id, "call", pickled.key, dumps_call((param,), {}), pickled.name)
     group = Group()
-    arrival = Arrival(request.task_id, group)
+    arrival = Arrival(task_id, group)
     try:
         connection.add_task(request, pickled.data, options, arrival)
-        wait_for_tasks(connection, arrival.is_there, (group,), lambda: (request.task_id,))
+        wait_for_tasks(connection, arrival.is_there, (group,), lambda: (task_id,))
     except BaseException:
         cancel_rest(connection, [arrival])
         raise
@@ -61,6 +63,7 @@ def map_all(
     function: Callable[[Any], Any],
     params: list[Any],
     options: TaskOptions,
+    new_task_id: Callable[[], str],
     chunksize: int | Literal["auto"] = "auto",
     on_progress: Report | None = None,
 ) -> list[Any]:
@@ -74,7 +77,7 @@ def map_all(
     sizes: dict[Arrival, int] = {}
     try:
         for payload, form, size in _payloads(connection, params, options, chunksize):
-            request = new_request(pickled, form, payload)
+            request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
             arrival = Arrival(request.task_id, group, is_chunk=form == "chunk")
             # Known before it is sent: an interrupt between the two has it cancelled for nothing, which does no harm.
             sizes[arrival] = size
@@ -134,13 +137,6 @@ def _payloads(
     for start in range(0, len(params), size):
         chunk = params[start : start + size]
         yield dumps_params(chunk), "chunk", len(chunk)
-
-
-def new_request(pickled: PickledFunction, form: Literal["call", "chunk"], payload: bytes) -> TaskRequest:
-    """Return a request for a new task."""
-    from palpable.units.task import new_task_id
-
-    return TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
 
 
 def ids_of(arrivals: Iterable[Arrival]) -> list[str]:

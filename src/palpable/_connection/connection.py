@@ -48,6 +48,8 @@ ACKNOWLEDGE_SECONDS = 0.005
 """How long an acknowledgement may wait for something to travel with it."""
 LINGER_SECONDS = 0.002
 """How long the background thread leaves the socket to callers, after one of them used it."""
+FRESH_SECONDS = 0.01
+"""So long after somebody read, a connection is taken to be alive."""
 CLOSE_SECONDS = 2.0
 """How long `close` tries to send what is unsent."""
 FRAME_OVERHEAD_BYTES = 1 << 10
@@ -98,7 +100,7 @@ class Connection:
         self.pending = Pending(self._outbox, self._background.call, lambda: self.flush(wait=False))
         self._takers = self.pending.takers
         self._flushed_at = 0.0
-        self._used_at = monotonic()
+        self._used_at = self._looked_at = monotonic()
         self._broken = ""
         self._is_disposed = False
         self._is_abandoned = False
@@ -280,7 +282,7 @@ class Connection:
 
     def _leave(self, blocked: Blocked) -> None:
         nobody_reads = self._leadership.leave(blocked)
-        self._used_at = monotonic()
+        self._used_at = self._looked_at = monotonic()
         if self._broken:
             self.dispose()
         elif (nobody_reads and self._takers) or (self._outbox.has_unsent and not self.is_inside_task):
@@ -441,11 +443,11 @@ class Connection:
         )
 
     def is_stale(self) -> bool:
-        """Whether the other end was closed while nobody read. Asks the kernel, after a second without use."""
+        """Whether it is broken. Asks the kernel, if nobody has read for a moment: the server may have ended."""
         now = monotonic()
-        if now - self._used_at < 1.0 or not self._is_direct or not self._leadership.is_vacant:
+        if now - self._looked_at < FRESH_SECONDS or not self._is_direct or not self._leadership.is_vacant:
             return bool(self._broken)
-        self._used_at = now
+        self._looked_at = now
         try:
             if self._recv(1, DONT_WAIT | socket.MSG_PEEK) == b"":
                 self.break_off("the server closed the connection")

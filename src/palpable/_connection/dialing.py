@@ -54,7 +54,7 @@ def dial(address: Address, authkey: bytes, tls: Tls = None) -> Connection:
         AuthenticationFailed, VersionMismatch, ServerError: somebody listens, and it is not our server, or refuses us.
     """
     if isinstance(tls, str | os.PathLike):
-        pinned = _certificates_in(tls)
+        pinned = certificates_in(tls)
         anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
         stream = _open_tls(address, anyone)
@@ -87,7 +87,7 @@ def _open(address: Address) -> socket.socket:
         if sock is not None:
             sock.close()
         if isinstance(error, OSError):
-            raise _unreachable(address, error) from None
+            raise unreachable(address, error) from None
         raise
 
 
@@ -99,19 +99,10 @@ def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:
         return stream
     except BaseException as error:
         sock.close()
-        if isinstance(error, ssl.SSLCertVerificationError):
-            raise ServerUnreachable(
-                f"the certificate of the server at {address} is not trusted: {error.verify_message}. "
-                f"For a self-signed one pass its file, tls='server.pem'; for one of your own authority, that one's.",
-                address=address.url,
-            ) from None
         if isinstance(error, ssl.SSLError):
-            raise ServerUnreachable(
-                f"no TLS with the server at {address}: {error.reason or error}. Does it listen without TLS?",
-                address=address.url,
-            ) from None
+            raise tls_unreachable(address, error) from None
         if isinstance(error, OSError):
-            raise _unreachable(address, error) from None
+            raise unreachable(address, error) from None
         raise
 
 
@@ -145,7 +136,7 @@ def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) 
                 f"what listens at {address} is no Palpable server, or one that wants TLS: {error}"
             ) from None
         if isinstance(error, OSError) and not isinstance(error, ServerUnreachable):
-            raise _unreachable(address, error) from None
+            raise unreachable(address, error) from None
         raise
 
 
@@ -175,7 +166,8 @@ def _send_all(stream: socket.socket | TlsStream, data: bytearray) -> None:
         sent += stream.send(data[sent:])
 
 
-def _certificates_in(path: str | os.PathLike[str]) -> set[bytes]:
+def certificates_in(path: str | os.PathLike[str]) -> set[bytes]:
+    """Return the certificates (DER) in a PEM file."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     with open(path, encoding="ascii", errors="replace") as file:
         text = file.read()
@@ -187,7 +179,20 @@ def _certificates_in(path: str | os.PathLike[str]) -> set[bytes]:
     return found
 
 
-def _unreachable(address: Address, error: OSError) -> ServerUnreachable:
+def tls_unreachable(address: Address, error: ssl.SSLError) -> ServerUnreachable:
+    """Return what to raise when there is no TLS with a server that we may trust."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = (
+            f"its certificate is not trusted: {error.verify_message}. For a self-signed one pass its file, "
+            f"tls='server.pem'; for one of your own authority, that one's."
+        )
+    else:
+        why = f"no TLS with it: {error.reason or error}. Does it listen without TLS?"
+    return ServerUnreachable(f"no server at {address}: {why}", address=address.url)
+
+
+def unreachable(address: Address, error: OSError) -> ServerUnreachable:
+    """Return what to raise when nobody answers, with what to do about it."""
     if isinstance(error, FileNotFoundError):
         why = f"there is no socket file {address.path}. Start a server there, or check the path."
     elif isinstance(error, ConnectionRefusedError):

@@ -12,7 +12,7 @@ from palpable._connection.connection import Connection
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._connection.waiting import Arrival, Group
 from palpable._connection.window import Window
-from palpable._wire.messages import TaskOptions
+from palpable._wire.messages import TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_params, result_of
 
 SLOW_SOURCE_SECONDS = 0.001
@@ -58,6 +58,7 @@ def lazy_map(
     function: Callable[[Any], Any],
     params: Iterable[Any],
     options: TaskOptions,
+    new_task_id: Callable[[], str],
     *,
     window: int | None = None,
     chunksize: int | Literal["auto"] = "auto",
@@ -88,9 +89,11 @@ def lazy_map(
             chunk = source.read(ahead.chunksize)
             if chunk:
                 payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
-                request = bulk.new_request(pickled, "call" if is_single else "chunk", payload)
+                request = TaskRequest(
+                    new_task_id(), "call" if is_single else "chunk", pickled.key, payload, pickled.name
+                )
                 arrival = Arrival(request.task_id, group, is_chunk=not is_single)
-                # Known before it is sent: an interrupt between the two has it cancelled for nothing, which does no harm.
+                # Known before it is sent: an interrupt between the two has it cancelled for nothing, which is no harm.
                 ahead.add(arrival, len(chunk))
                 connection.submit(request, pickled.data, options, arrival)
 

@@ -104,7 +104,7 @@ class TaskCalls:
             As `submit`; and `TaskDidNotFinish`, e.g. `TaskCrashed` or `TaskTimeout`.
         """
         check_callable(function)
-        return cast(T, bulk.call_one(self._get_connection(), function, (params,), self._options))
+        return cast(T, bulk.call_one(self._get_connection(), function, params, self._options, new_task_id()))
 
     def map(
         self,
@@ -130,7 +130,9 @@ class TaskCalls:
         if not listed:
             return []
         with _progress_bar(progress, function, len(listed)) as on_progress:
-            return bulk.map_all(self._get_connection(), function, listed, self._options, chunksize, on_progress)
+            return bulk.map_all(
+                self._get_connection(), function, listed, self._options, new_task_id, chunksize, on_progress
+            )
 
     def imap(
         self,
@@ -182,6 +184,7 @@ class TaskCalls:
                 function,
                 source,
                 self._options,
+                new_task_id,
                 window=window,
                 chunksize=chunksize,
                 is_ordered=is_ordered,

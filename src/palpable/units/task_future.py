@@ -75,12 +75,12 @@ class TaskFuture(Future[T]):
         return condition
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         waiters: list[Any] = self.__dict__.setdefault("_all_waiters", _new_waiters(self))
         return waiters
 
     @property
-    def _done_callbacks(self) -> list[Any]:  # type: ignore[override]
+    def _done_callbacks(self) -> list[Any]:
         callbacks: list[Any] = self.__dict__.setdefault("_all_callbacks", [])
         return callbacks
 

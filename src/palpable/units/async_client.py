@@ -1,0 +1,543 @@
+"""A client for programs that run on an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+
+from palpable._connection import address as addresses
+from palpable._connection.async_connection import AsyncConnection, open_async
+from palpable._connection.bulk import CHUNKS_PER_WORKER
+from palpable._connection.checks import check_number
+from palpable._connection.dialing import check_tls
+from palpable._connection.window import Window
+from palpable._wire.handshake import checked_authkey
+from palpable._wire.messages import (
+    CancelTasks,
+    GetStatus,
+    ListTasks,
+    LogChunk,
+    QueryResults,
+    QuitServer,
+    ReadLogs,
+    StopReading,
+    TaskInfo,
+    TaskOptions,
+    TaskReport,
+    TaskRequest,
+)
+from palpable._wire.payload import (
+    PickledFunction,
+    dumps_call,
+    dumps_function,
+    dumps_params,
+    dumps_procedure,
+    exception_of,
+    name_of,
+    result_of,
+)
+from palpable.units.task import Task, new_task_id
+from palpable.units.task_calls import Isolation, check_callable, check_chunksize, make_options
+from palpable.units.task_exceptions import ServerUnreachable, UnknownTask
+from palpable.units.task_response import TaskResponse
+from palpable.units.task_result import TaskResult
+
+if TYPE_CHECKING:
+    import ssl
+
+    from palpable.procedures.procedure import Procedure
+
+T = TypeVar("T")
+
+
+class AsyncTaskFuture(Generic[T]):
+    """What a submitted task will return: `await future`.
+
+    Cancelling who awaits it leaves the task alone; `cancel` ends it. May be awaited several times, and by several.
+
+    Attributes:
+        task_id: which task.
+    """
+
+    def __init__(self, task_id: str, connection: AsyncConnection, report: asyncio.Future[TaskReport]) -> None:
+        self.task_id = task_id
+        self._connection = connection
+        self._report = report
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> T:
+        await self._connection.wait_for_tasks([self._report], lambda: [self.task_id])
+        value: T = _opened(self._report.result())
+        return value
+
+    def done(self) -> bool:
+        """Whether the task has ended, in any way."""
+        return self._report.done()
+
+    async def cancel(self) -> bool:
+        """End the task, queued or running; return whether that was done. False: it had ended."""
+        if self.done():
+            return False
+        answer = await self._connection.answer_to(
+            lambda request_id: CancelTasks(request_id=request_id, task_ids=[self.task_id])
+        )
+        return bool(answer.cancelled[0])
+
+    def __repr__(self) -> str:
+        return f"<AsyncTaskFuture {self.task_id} {'done' if self.done() else 'pending'}>"
+
+
+class _AsyncCalls:
+    """What a client and a client with options share."""
+
+    _options: TaskOptions
+
+    async def _get_connection(self) -> AsyncConnection:
+        raise NotImplementedError
+
+    async def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[T]:
+        """Submit `function(*args, **kwargs)` as a task; return what to await for its result. As `Client.submit`."""
+        pickled = dumps_function(function)
+        payload = dumps_call(args, kwargs)
+        connection = await self._get_connection()
+        await connection.drain()
+        request = TaskRequest(new_task_id(), "call", pickled.key, payload, pickled.name)
+        report = connection.submit(request, pickled.data, self._options)
+        return AsyncTaskFuture(request.task_id, connection, report)
+
+    async def run(self, function: Callable[[Any], T], params: Any) -> T:
+        """Return `function(params)`, called in a task; raises what it raises.
+
+        If the call is cancelled, the task is ended: nobody could get its result. Use `submit` for one that goes on.
+        """
+        check_callable(function)
+        future = await self.submit(function, params)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            _cancel_unfinished(future._connection, [future])
+            raise
+
+    async def map(
+        self, function: Callable[[Any], T], params: Iterable[Any], *, chunksize: int | Literal["auto"] = "auto"
+    ) -> list[T]:
+        """Return `[function(param) for param in params]`, each called in a task. As `Client.map`.
+
+        The first failure is raised, and the rest is cancelled; so it is if the call is cancelled.
+        """
+        check_callable(function)
+        check_chunksize(chunksize)
+        listed = list(params)
+        if not listed:
+            return []
+        pickled = dumps_function(function)
+        connection = await self._get_connection()
+        is_single = chunksize == "auto" and self._isolation(connection) == "task"
+        size = 1 if is_single else chunksize
+        if not isinstance(size, int):
+            size = -(-len(listed) // (CHUNKS_PER_WORKER * _workers(connection)))
+        futures: list[AsyncTaskFuture[Any]] = []
+        try:
+            for start in range(0, len(listed), size):
+                await connection.drain()
+                futures.append(self._submit_chunk(connection, pickled, listed[start : start + size], is_single))
+            await connection.wait_for_tasks(
+                [_FailsOnError.of(future._report) for future in futures],
+                lambda: [future.task_id for future in futures if not future.done()],
+                until=asyncio.FIRST_EXCEPTION,
+            )
+            failed = next((future for future in futures if future.done() and not _is_success(future._report)), None)
+            if failed is not None:
+                _opened(failed._report.result())  # raises
+        except BaseException:
+            _cancel_unfinished(connection, futures)
+            raise
+        values: list[T] = []
+        for future in futures:
+            value = _opened(future._report.result())
+            values.append(value) if is_single else values.extend(value)
+        return values
+
+    def imap(
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any] | AsyncIterable[Any],
+        *,
+        window: int | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+    ) -> AsyncGenerator[T, None]:
+        """Yield `function(param)` for each of `params`, in order, as they come: `async for`. As `Client.imap`.
+
+        Args:
+            params: may be endless, and may be an asynchronous iterable.
+        """
+        return self._imap(function, params, window, chunksize, is_ordered=True)
+
+    def imap_unordered(
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any] | AsyncIterable[Any],
+        *,
+        window: int | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+    ) -> AsyncGenerator[T, None]:
+        """As `imap`, but yield each result as soon as it is there, in any order."""
+        return self._imap(function, params, window, chunksize, is_ordered=False)
+
+    def _imap(
+        self, function: Any, params: Any, window: Any, chunksize: Any, *, is_ordered: bool
+    ) -> AsyncGenerator[Any, None]:
+        check_callable(function)
+        check_number("window", window, least=1, is_whole=True, may_be_none=True)
+        check_chunksize(chunksize)
+        source = _aiter(params)
+
+        async def results() -> AsyncGenerator[Any, None]:
+            pickled = dumps_function(function)
+            connection = await self._get_connection()
+            is_single = chunksize == "auto" and self._isolation(connection) == "task"
+            ahead: Window[AsyncTaskFuture[Any]] = Window(
+                _workers(connection), is_single=is_single, window=window, chunksize=chunksize
+            )
+            is_exhausted, error = False, None
+            try:
+                while True:
+                    while ahead.is_low and ahead.has_room and not is_exhausted:
+                        chunk: list[Any] = []
+                        try:
+                            while len(chunk) < ahead.chunksize:
+                                chunk.append(await anext(source))
+                        except StopAsyncIteration:
+                            is_exhausted = True
+                        except Exception as raised:  # of the source: comes after everything read before it
+                            is_exhausted, error = True, raised
+                        if chunk:
+                            await connection.drain()
+                            ahead.add(self._submit_chunk(connection, pickled, chunk, is_single), len(chunk))
+                    if not ahead.sizes:
+                        break
+                    future = await _next_of(connection, list(ahead.sizes), is_ordered=is_ordered)
+                    ahead.remove(future)
+                    report = future._report.result()
+                    value = _opened(report)
+                    ahead.adapt(report.elapsed_seconds, 1 if is_single else len(value))
+                    if is_single:
+                        yield value
+                    else:
+                        for item in value:
+                            yield item
+                if error is not None:
+                    raise error
+            finally:
+                _cancel_unfinished(connection, list(ahead.sizes))
+
+        return results()
+
+    def _submit_chunk(
+        self, connection: AsyncConnection, pickled: PickledFunction, chunk: list[Any], is_single: bool
+    ) -> AsyncTaskFuture[Any]:
+        form: Literal["call", "chunk"] = "call" if is_single else "chunk"
+        payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
+        request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
+        report = connection.submit(request, pickled.data, self._options)
+        return AsyncTaskFuture(request.task_id, connection, report)
+
+    def _isolation(self, connection: AsyncConnection) -> str:
+        return str(self._options.isolation or connection.info.get("isolation"))
+
+    async def run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResult:
+        """Run `procedure.run(messenger)` in a task; return its result, or what there is after `waiting_seconds`.
+
+        As `Client.run_procedure`.
+        """
+        check_number("waiting_seconds", waiting_seconds, may_be_none=True)
+        seconds = -1.0 if waiting_seconds is None or waiting_seconds < 0 else min(float(waiting_seconds), 1e9)
+        task = Task(procedure)
+        payload = dumps_procedure(procedure)
+        connection = await self._get_connection()
+        request = TaskRequest(task.task_id, "procedure", "", payload, name_of(type(procedure)))
+        connection.submit(request, b"", self._options, is_kept=True, needs_exit=True).cancel()
+        if seconds == 0:
+            return TaskResult(task.task_id, None, None)
+        report = await _query(connection, task.task_id, seconds, take=True)
+        if report is None:
+            raise UnknownTask(f"the server has dropped task {task.task_id} at once", task_id=task.task_id)
+        return TaskResult.from_report(report)
+
+    async def ajax_run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResponse:
+        """As `run_procedure`, as a dict for a web view. Never raises: an error is a response too."""
+        try:
+            result = await self.run_procedure(procedure, waiting_seconds)
+            return TaskResponse.from_result(result.task_id, result)
+        except Exception as error:
+            return TaskResponse.from_error(None, error)
+
+
+class AsyncClient(_AsyncCalls):
+    """`Client`, awaited. Uses no thread; belongs to the loop it is first used in.
+
+    The parameters are those of `Client`. `async with AsyncClient(...) as client:` closes it at the end.
+
+    Example:
+        >>> async def main():  # doctest: +SKIP
+        ...     async with AsyncClient(("127.0.0.1", 8089), "AF_INET", b"key") as client:
+        ...         return await client.run(abs, -3)
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str | os.PathLike[str] | None = None,
+        family: str | None = None,
+        authkey: bytes | None = None,
+        *,
+        tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
+        isolation: Isolation | None = None,
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+        ends_with_client: bool = False,
+    ) -> None:
+        self._address = None if address is None else addresses.make_address(address, family)
+        self._family = family
+        self._authkey = None if authkey is None else checked_authkey(authkey)
+        check_tls(self._address or addresses.Address(host="any"), tls)
+        self._tls = tls
+        self._options = make_options(
+            isolation=isolation,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            ends_with_client=ends_with_client,
+        )
+        self._connection: AsyncConnection | None = None
+        self._connecting: asyncio.Lock | None = None
+        self._is_closed = False
+
+    async def _get_connection(self) -> AsyncConnection:
+        connection = self._connection
+        if connection is not None and connection.is_usable:
+            return connection
+        if self._is_closed:
+            raise ServerUnreachable("this client is closed; make a new one")
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._connection is None or not self._connection.is_usable:
+                address, authkey = addresses.resolve(self._address, self._family, self._authkey)
+                self._connection = await open_async(address, authkey, check_tls(address, self._tls))
+            return self._connection
+
+    async def close(self) -> None:
+        """Close the connection; the client can't be used any more. Safe to call twice."""
+        self._is_closed = True
+        if self._connection is not None and self._connection.is_usable:
+            await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def options(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        timeout_seconds: float | None = None,
+        priority: int | None = None,
+        ends_with_client: bool | None = None,
+    ) -> AsyncClientView:
+        """Return a view of this client whose calls use these options. As `Client.options`."""
+        options = make_options(
+            self._options,
+            isolation=isolation,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            ends_with_client=ends_with_client,
+        )
+        return AsyncClientView(self, options)
+
+    async def query_result(self, task_id: str, *, keep: bool = False) -> TaskResult | None:
+        """Return how a task stands, at once. As `Client.query_result`."""
+        report = await _query(await self._get_connection(), task_id, 0.0, take=not keep)
+        return None if report is None else TaskResult.from_report(report)
+
+    async def ajax_query_result(self, task_id: str) -> TaskResponse:
+        """As `query_result`, as a dict for a web view. Never raises: an error is a response too."""
+        try:
+            return TaskResponse.from_result(task_id, await self.query_result(task_id))
+        except Exception as error:
+            return TaskResponse.from_error(task_id, error)
+
+    async def result(self, task_id: str, timeout_seconds: float | None = None) -> Any:
+        """Wait for a task, and return what it returned; raises what it raised. As `Client.result`."""
+        check_number("timeout_seconds", timeout_seconds, least=0, may_be_none=True)
+        wait_seconds = -1.0 if timeout_seconds is None else timeout_seconds
+        report = await _query(await self._get_connection(), task_id, wait_seconds, take=False)
+        if report is None:
+            raise _unknown(task_id)
+        if not report.outcome:
+            raise TimeoutError(f"task {task_id} has not ended within {timeout_seconds:g} s")
+        return _opened(report)
+
+    async def cancel(self, task_id: str) -> bool:
+        """End a task, queued or running; return whether that was done. False: it had ended, or is not known."""
+        connection = await self._get_connection()
+        answer = await connection.answer_to(lambda request_id: CancelTasks(request_id=request_id, task_ids=[task_id]))
+        return bool(answer.cancelled[0])
+
+    async def logs(self, task_id: str) -> str:
+        """Return what a task printed so far. Raises UnknownTask: the server knows no such task."""
+        return "".join([piece async for piece in self._pieces(task_id, follow=False)])
+
+    def follow_logs(self, task_id: str) -> AsyncIterator[str]:
+        """Yield what a task printed, and then what it prints, until it has ended."""
+        return self._pieces(task_id, follow=True)
+
+    async def _pieces(self, task_id: str, *, follow: bool) -> AsyncGenerator[str, None]:
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        connection = await self._get_connection()
+        request = connection.ask(lambda request_id: ReadLogs(request_id=request_id, task_id=task_id, follow=follow))
+        try:
+            while True:
+                await request.news()
+                if request.error is not None:
+                    raise request.error
+                for piece in request.take_pieces():
+                    assert isinstance(piece, LogChunk)
+                    if not piece.is_known:
+                        raise _unknown(task_id)
+                    text = decode(piece.data, piece.is_last)
+                    if text:
+                        yield text
+                    if piece.is_last:
+                        return
+        finally:
+            connection.forget(request)
+            if not request.is_done():
+                connection.send(StopReading(request_id=request.request_id))
+
+    async def tasks(self, state: str | Sequence[str] | None = None, limit: int = 1000) -> list[TaskInfo]:
+        """Return the tasks the server knows, newest first. As `Client.tasks`."""
+        check_number("limit", limit, least=0, is_whole=True)
+        states = [] if state is None else [state] if isinstance(state, str) else list(state)
+        connection = await self._get_connection()
+        answer = await connection.answer_to(
+            lambda request_id: ListTasks(request_id=request_id, states=states, limit=limit)
+        )
+        tasks: list[TaskInfo] = answer.tasks
+        return tasks
+
+    async def get_status(self) -> dict[str, Any]:
+        """Return how the server is. As `Client.get_status`."""
+        connection = await self._get_connection()
+        answer = await connection.answer_to(lambda request_id: GetStatus(request_id=request_id))
+        status: dict[str, Any] = answer.status
+        return status
+
+    async def quit(self) -> None:
+        """Stop the server."""
+        connection = await self._get_connection()
+        await connection.answer_to(lambda request_id: QuitServer(request_id=request_id))
+
+
+class AsyncClientView(_AsyncCalls):
+    """A client with options of its own. Made by `AsyncClient.options`; shares the client's connection."""
+
+    def __init__(self, client: AsyncClient, options: TaskOptions) -> None:
+        self._client = client
+        self._options = options
+
+    async def _get_connection(self) -> AsyncConnection:
+        return await self._client._get_connection()
+
+
+class _FailsOnError:
+    """Mirrors a future of a report as one that fails when the task did, for `asyncio.wait`."""
+
+    @staticmethod
+    def of(report: asyncio.Future[TaskReport]) -> asyncio.Future[TaskReport]:
+        mirror: asyncio.Future[TaskReport] = report.get_loop().create_future()
+
+        def copy(done: asyncio.Future[TaskReport]) -> None:
+            if mirror.done():
+                return
+            if _is_success(done):
+                mirror.set_result(done.result())
+            else:
+                mirror.set_exception(ServerUnreachable("the task failed"))
+                mirror.exception()
+
+        report.add_done_callback(copy)
+        return mirror
+
+
+def _is_success(report: asyncio.Future[TaskReport]) -> bool:
+    return not report.cancelled() and report.exception() is None and report.result().outcome == "succeeded"
+
+
+def _opened(report: TaskReport) -> Any:
+    if report.outcome == "succeeded":
+        return result_of(report)
+    error = exception_of(report)
+    try:
+        raise error
+    finally:
+        del error  # the traceback holds this frame
+
+
+def _cancel_unfinished(connection: AsyncConnection, futures: Sequence[AsyncTaskFuture[Any]]) -> None:
+    task_ids = [future.task_id for future in futures if not future.done()]
+    if task_ids:
+        connection.ask_and_forget(lambda request_id: CancelTasks(request_id=request_id, task_ids=task_ids))
+
+
+async def _next_of(
+    connection: AsyncConnection, futures: list[AsyncTaskFuture[Any]], *, is_ordered: bool
+) -> AsyncTaskFuture[Any]:
+    candidates = futures[:1] if is_ordered else futures
+    done = next((future for future in candidates if future.done()), None)
+    if done is None:
+        await connection.wait_for_tasks(
+            [future._report for future in candidates],
+            lambda: [future.task_id for future in candidates],
+            needs="any",
+            until=asyncio.FIRST_COMPLETED,
+        )
+        done = next(future for future in candidates if future.done())
+    return done
+
+
+async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
+    if not isinstance(task_id, str):
+        raise TypeError(f"task_id must be a string, not {task_id!r}")
+    answer = await connection.answer_to(
+        lambda request_id: QueryResults(request_id=request_id, task_ids=[task_id], wait_seconds=wait_seconds, take=take)
+    )
+    report: TaskReport | None = answer.reports[0]
+    return report
+
+
+def _unknown(task_id: str) -> UnknownTask:
+    return UnknownTask(
+        f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
+    )
+
+
+def _workers(connection: AsyncConnection) -> int:
+    return int(connection.info.get("num_workers") or 1)
+
+
+def _aiter(params: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(params, AsyncIterable):
+        return aiter(params)
+    iterator = iter(params)  # checked at once, not with the first result
+
+    async def each() -> AsyncIterator[Any]:
+        for param in iterator:
+            yield param
+
+    return each()
