@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.leaks import find_leaks, take_stock
+from support.leaks import find_leaks, kill_leaked, take_stock
 
 if TYPE_CHECKING:
     from palpable import Client, Server
@@ -44,6 +44,7 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest, _own_folders: None) 
     yield
     leaks = find_leaks(before, folders)
     if leaks:
+        kill_leaked(before)
         pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
 
 

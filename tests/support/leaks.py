@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -45,6 +47,13 @@ def find_leaks(before: Belongings, folders: list[Path], timeout_seconds: float =
             return leaks
         gc.collect()
         time.sleep(0.02)
+
+
+def kill_leaked(before: Belongings) -> None:
+    """Kill the processes that are left behind, so that they trouble no later test."""
+    for pid in descendants() - before.pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _compare(before: Belongings, after: Belongings) -> list[str]:

@@ -10,15 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def run_script(folder: Path, source: str, *arguments: str, timeout_seconds: float = 40.0) -> str:
+def run_script(
+    folder: Path, source: str, *arguments: str, timeout_seconds: float = 40.0, warnings: str = "error"
+) -> str:
     """Write `source` to a file in `folder`, run it with this Python, return what it printed to stdout.
+
+    Args:
+        warnings: what becomes of them, as `python -W` says it.
 
     Raises:
         AssertionError: it ended with an error, or printed warnings to stderr.
     """
     path = folder / "script.py"
     path.write_text(textwrap.dedent(source))
-    command = [sys.executable, "-W", "error", str(path), *arguments]
+    command = [sys.executable, "-W", warnings, str(path), *arguments]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_seconds)
     report = f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
     assert result.returncode == 0 and not result.stderr, report

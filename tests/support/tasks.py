@@ -72,6 +72,17 @@ def open_descriptors(_: object = None) -> dict[int, str]:
     return found
 
 
+SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2),
+)
+
+
+def signal_state(_: object = None) -> list[tuple[str, str, bool]]:
+    """The name, the handler, and whether it is blocked, of each of `SIGNALS`."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return [(number.name, getattr(signal.getsignal(number), "name", "python"), number in blocked) for number in SIGNALS]
+
+
 # --- tasks that a test holds by the hand: they say where they are, and wait to be let go ---------------------------
 
 
@@ -349,10 +360,15 @@ def wait_for_blocked_child(folder: str) -> None:
     palpable.current_task().run(block, folder)
 
 
-def double_elsewhere(address: Any, family: str, authkey: bytes) -> list[int]:
-    """Run in another process: make a client there, and use it."""
-    with palpable.Client(address, family, authkey) as client:
-        return client.map(double, [1, 2, 3])
+class Add(palpable.Procedure):
+    """A procedure of a user's own."""
+
+    def __init__(self, first: int, second: int) -> None:
+        self.first = first
+        self.second = second
+
+    def run(self, messenger: palpable.Messenger) -> int:
+        return self.first + self.second
 
 
 class Half(palpable.Procedure):
