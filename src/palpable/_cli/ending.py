@@ -54,9 +54,6 @@ def run(group: click.Group, args: list[str] | None = None) -> int:
     try:
         code = group.main(args, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that went away can still be dealt with
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return NOT_ASKED
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "palpable"
         return _say(f"{path}: {error.format_message().rstrip('.')}. See `{path} --help`.", NOT_ASKED)

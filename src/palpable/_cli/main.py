@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 import click
 
 import palpable
-from palpable._cli.ending import run
+from palpable._cli.ending import NOT_ASKED, run
 from palpable._cli.lazy_group import LazyGroup
 
 SECTIONS: Final = {
@@ -50,11 +50,16 @@ or with zsh_source into ~/.zshrc; for fish: _PALPABLE_COMPLETE=fish_source palpa
     sections=SECTIONS,
     package="palpable._cli.commands",
     epilog=EPILOG,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(palpable.__version__, "--version", "-V", message="palpable %(version)s")
-def command_line() -> None:
+@click.pass_context
+def command_line(ctx: click.Context) -> None:
     """A task server for one good machine: a fresh process for every task."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(NOT_ASKED)
 
 
 def main() -> NoReturn:

@@ -64,11 +64,6 @@ def test_a_mistake_in_the_options_is_one_line_that_leads_to_the_help(
     assert "--help`." in errors
 
 
-def test_without_a_command_the_help_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    run(_ending_with(None), [])
-    assert "Usage:" in "".join(capfd.readouterr())
-
-
 def test_ctrl_c_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(_ending_with(KeyboardInterrupt()), ["act"]) == 130
     assert not "".join(capfd.readouterr()).strip()

@@ -84,3 +84,10 @@ def test_a_mistake_is_one_line_that_leads_to_the_help(arguments: list[str], capf
     output, errors = capfd.readouterr()
     assert not output
     assert errors.count("\n") == 1 and "--help`" in errors
+
+
+def test_without_a_command_the_help_is_shown_and_it_is_a_mistake(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(command_line, []) == 2
+    output, errors = capfd.readouterr()
+    assert not output
+    assert errors.startswith("Usage: ")
