@@ -194,6 +194,7 @@ class Background:
                 function()
             except Exception:  # the code of others
                 logger.exception("a callback of a task's future failed")
+            del function  # it holds a future, and that its result
 
     def _close_sockets(self) -> None:
         for one in (self._wake_sender, self._wake_receiver):

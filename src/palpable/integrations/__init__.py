@@ -1,0 +1,1 @@
+"""Palpable behind the interfaces of others."""
