@@ -142,6 +142,12 @@ def count_threads() -> int:
         return threading.active_count()
 
 
+def give_back_memory() -> None:
+    """Give the system what C's allocator keeps in reserve, where that can be asked for."""
+    if trim := getattr(_libc, "malloc_trim", None):
+        trim(0)
+
+
 def open_fresh_pools() -> None:
     """Have Python's allocator take small objects of every size from a pool that is nearly empty, from now on.
 

@@ -27,7 +27,6 @@ import sys
 from collections import OrderedDict, deque
 from contextlib import suppress
 from os import putenv
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 from threading import Lock
 from time import monotonic
@@ -36,11 +35,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from palpable._wire.framing import FrameReader, encode_frame
+from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
 from palpable._zygote.os_calls import dup2, getppid
+from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger, set_current_task
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ come to have a file there by chance; below 64, which is as many as the kernel's 
 FIRST_READ_BYTES = 1 << 14
 NEXT_READ_BYTES = 1 << 18
 ANCILLARY_BYTES = 64
-RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
-"""Of `ru_maxrss`."""
 REHEARSALS = 40
 MAX_FUNCTIONS = 100
 """Unpickled functions a process keeps."""
@@ -157,23 +155,22 @@ class TaskProcess:
 
     def _work(self, claim_fd: int) -> NoReturn:
         """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
-        orders = self._orders
+        orders, meter = self._orders, UsageMeter()
         while True:
             claim = self._claim(claim_fd)
             if not orders or claim[0] != self._take_backs:
                 self._read_orders_for(claim[0])
             order = orders.popleft()
-            start, start_children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
             output_from = output.end()
+            meter.begin()
             ended = self._attempt(order)
             output.flush()
-            end, end_children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
-            cpu_seconds = end[0] + end[1] - start[0] - start[1]
+            cpu_seconds, peak_memory_bytes = meter.end()
             self._send_last(
                 replace(
                     ended,
-                    cpu_seconds=cpu_seconds + end_children[0] + end_children[1] - start_children[0] - start_children[1],
-                    peak_memory_bytes=max(end[2], end_children[2]) * RSS_UNIT_BYTES,
+                    cpu_seconds=cpu_seconds,
+                    peak_memory_bytes=peak_memory_bytes,
                     output_from=output_from,
                     output_to=output.end(),
                 )
@@ -209,7 +206,7 @@ class TaskProcess:
         from palpable._wire.payload import dumps_call, dumps_function
 
         function = dumps_function(_add_one)
-        order = TaskOrder("", 0, "call", function.key, dumps_call((1,), {}))
+        order = TaskOrder("", 1, "call", function.key, dumps_call((1,), {}))
         frame = encode_frame(RunTasks(tasks=[order], functions={function.key: function.data}))
         real = self._calls_at_birth, self._exit_process
         self._calls_at_birth = [(getppid, ())] * len(self._calls_at_birth)
@@ -242,21 +239,22 @@ class TaskProcess:
 
     def _attempt(self, order: TaskOrder) -> TaskEnded:
         """Run the task; return what there is to say of it."""
-        task_id, attempt, token = order.task_id.encode(), b"%d" % order.attempt, order.token.encode()
         # What `os.environb[name] = value` does, without the checks: a fifth of the memory pages written to.
         environ = self._environ
-        environ[b"PALPABLE_TASK_ID"] = task_id
-        environ[b"PALPABLE_ATTEMPT"] = attempt
-        environ[b"PALPABLE_TASK_TOKEN"] = token
+        environ[b"PALPABLE_TASK_ID"] = task_id = order.task_id.encode()
         putenv(b"PALPABLE_TASK_ID", task_id)
-        putenv(b"PALPABLE_ATTEMPT", attempt)
-        putenv(b"PALPABLE_TASK_TOKEN", token)
+        if environ.get(b"PALPABLE_TASK_TOKEN") != (token := order.token.encode()):
+            environ[b"PALPABLE_TASK_TOKEN"] = token
+            putenv(b"PALPABLE_TASK_TOKEN", token)
+        if environ.get(b"PALPABLE_ATTEMPT") != (attempt := b"%d" % order.attempt):
+            environ[b"PALPABLE_ATTEMPT"] = attempt
+            putenv(b"PALPABLE_ATTEMPT", attempt)
         try:
             payload = dumps_result(self._run(order))
         except SystemExit as request:
             self._exit(request)
         except BaseException as error:
-            return self._failure(order, error)
+            return self._failure(order.task_id, error)
         imported = self._clock.take_costs() if self._clock.costs else {}
         return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
@@ -285,15 +283,15 @@ class TaskProcess:
             functions.popitem(last=False)
         return function
 
-    def _failure(self, order: TaskOrder, error: BaseException) -> TaskEnded:
+    def _failure(self, task_id: str, error: BaseException) -> TaskEnded:
         try:
             pickled = dumps_exception(error)
         except BaseException as worse:  # memory is short, or a signal handler of the task raised
             name = type(error).__qualname__
             message = f"{name}; it could not be described: {type(worse).__qualname__}"
-            return TaskEnded(task_id=order.task_id, is_successful=False, error_type=name, error_message=message)
+            return TaskEnded(task_id=task_id, is_successful=False, error_type=name, error_message=message)
         return TaskEnded(
-            task_id=order.task_id,
+            task_id=task_id,
             is_successful=False,
             payload=pickled.payload,
             error_type=pickled.error_type,
@@ -341,7 +339,10 @@ class TaskProcess:
         if os.getpid() != self._pid:
             self._exit_process(0)  # a child that the task forked; its parent answers
         try:
-            self._send(ended)
+            try:
+                self._send(ended)
+            except (FrameError, MemoryError) as error:  # the result is too large for a frame, or for a copy of it
+                self._send(self._failure(ended.task_id, error))
         except OSError as error:
             output.report(f"the answer of this task could not be sent: {error}. Did it close file descriptors?")
             self._exit_process(1)

@@ -39,7 +39,8 @@ from palpable._zygote.preloading import ThreadStarted, preload, source_files
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.spools import Spools
 from palpable._zygote.strays import OwnChildren, kill_strays
-from palpable._zygote.task_process import RSS_UNIT_BYTES, SOCKET_FD, TaskProcess
+from palpable._zygote.task_process import SOCKET_FD, TaskProcess
+from palpable._zygote.usage_meter import RSS_UNIT_BYTES
 
 COMMON_IMPORTS = (
     "palpable.procedures.map_function",
@@ -184,6 +185,7 @@ class Zygote:
         gc.freeze()
         gc.disable()
         os_calls.open_fresh_pools()
+        os_calls.give_back_memory()
 
     def _run_once(self) -> None:
         """One turn: wait, then
@@ -266,6 +268,8 @@ class Zygote:
                 self._spools.give_back(spool)
             for end in ends:
                 end.close()
+            if ends:  # so the hooks before the fork were run
+                fork_hooks.run(fork_hooks.after_in_parent)
             return False
         if pid == 0:
             self._task_process.live(self._pid, theirs.fileno(), spool[1])
