@@ -104,6 +104,7 @@ class FakeServer:
 
     async def until(self, fact: Callable[[], T]) -> T:
         """Return what `fact()` returns once that is true; it is asked again after each callback."""
+
         async def wait() -> T:
             while not (value := fact()):
                 self.changed.clear()
