@@ -50,7 +50,7 @@ QUESTION = Question(
     title="The second task that imports numpy and pandas",
     text=(
         f"In this order: tasks that import nothing (median of {LATER_CALLS}); the first that imports numpy and pandas; "
-        "3 s of rest; the second; the third at once; {LATER_CALLS} more (median); and again tasks that "
+        f"3 s of rest; the second; the third at once; {LATER_CALLS} more (median); and again tasks that "
         "import nothing. `extra` is the second minus the first column. Contenders that reuse processes are warm anyway."
     ),
     metrics=(

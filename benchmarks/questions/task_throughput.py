@@ -36,6 +36,7 @@ QUESTION = Question(
     bars=(
         at_least(0.7, "floor-bare", "bare fork + _exit + wait"),
         at_least(0.7, "floor-modules", "the same with a zygote's modules"),
+        at_least(0.7, "floor-zygote", "the same with all a zygote holds"),
         at_least(5, "pool-fresh", "Pool, maxtasksperchild=1"),
         at_least(15, "rq", "RQ"),
         at_least(30, "original", "the original"),
