@@ -17,7 +17,7 @@ import atexit
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from palpable._connection import forking
@@ -211,7 +211,7 @@ class Connection:
         return self.info
 
     def send(self, message: Message) -> None:
-        """Send a message that has no answer, now.
+        """Send a message that has no answer; the kernel has it when this returns.
 
         Raises:
             ServerUnreachable: the connection is broken.
@@ -219,6 +219,11 @@ class Connection:
         if self._broken:
             raise self.error()
         self._outbox.add(message)
+        self.flush()
+        # This thread against the background thread: if that was in the middle of a flush, our message leaves with it,
+        # in a moment. A task process whose last message this is would end before, and the message with it.
+        while self._outbox.is_written_elsewhere and not self._broken:
+            sleep(0)  # lets go of the interpreter, which the other thread needs to go on
         self.flush()
         if self._broken:
             raise self.error()

@@ -128,6 +128,12 @@ class Outbox:
         """Whether a thread is in the middle of a flush."""
         return self._writer is not None
 
+    @property
+    def is_written_elsewhere(self) -> bool:
+        """Whether another thread is in the middle of a flush."""
+        writer = self._writer
+        return writer is not None and writer[0] != threading.get_ident()
+
     def _close_batch(self) -> None:
         """Turn what is gathered into frames. The caller holds the lock."""
         received = self._received
