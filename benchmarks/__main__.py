@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.contender import Contender, all_contenders
 from benchmarks.environments import ROOT, make_environments
-from benchmarks.harness import become_subreaper, run_rounds
+from benchmarks.harness import run_rounds, take_responsibility
 from benchmarks.question import NAMES, QUICK, Settings, load_question
 
 ROUNDS = 5
@@ -74,7 +74,7 @@ def main() -> None:
                     print(f"    {contender.name:24} {contender.title}")
         return
     make_environments()
-    become_subreaper()
+    take_responsibility()
     settings = QUICK if chosen.quick else Settings()
     results = []
     for question in questions:

@@ -29,8 +29,12 @@ MOST_FAILURES = 2
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def become_subreaper() -> None:
-    """Inherit the orphans of all descendants, so that whatever a contender leaves behind is found and ended."""
+def take_responsibility() -> None:
+    """See to it that whatever a contender leaves behind is found and ended, also when the driver is told to end.
+
+    The driver inherits the orphans of all its descendants, and a SIGTERM unwinds it like Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -84,11 +88,14 @@ def run_once(question: Question, contender: type[Contender], settings: Settings)
                 stderr=log,
                 start_new_session=True,
             )
-            is_in_time = wait_for(process, Path(answer.name), question.timeout_seconds)
-            left_behind = end_descendants(process)
+            try:
+                is_in_time = wait_for(process, Path(answer.name), question.timeout_seconds)
+            finally:  # also when the driver is interrupted
+                left_behind = end_descendants(process)
             outcome = read_outcome(Path(answer.name), Path(log.name), process.returncode)
         if outcome["status"] == "failed" and not is_in_time:
             outcome = {"status": "timed out", "reason": f"no answer within {question.timeout_seconds:.0f} s"}
+            left_behind = 0  # it was ended in the middle of its work
         seconds = time.monotonic() - started
         return outcome | {"busy_before": busy, "left_behind": left_behind, "seconds": seconds}
     finally:
