@@ -212,9 +212,13 @@ class Dispatcher:
         runner = self.runners.get(task.runner_id or 0)
         if runner is None or runner.is_ending or task.state is not State.RUNNING:
             return
+        self._release_satisfied(task)
+        if task.waits:
+            # Other threads of it wait on, for tasks that may need this very slot. So a task has its slot back only
+            # when no thread of it waits; until then those that go on run beside the slots.
+            return
         self.slots.occupy(runner)
         self._wait_no_more(runner)
-        self._release_satisfied(task)
 
     def _release_satisfied(self, task: TaskRecord) -> None:
         waits = task.waits or []
