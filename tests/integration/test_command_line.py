@@ -490,6 +490,25 @@ def test_stop_says_so_if_the_server_takes_longer(client: Client, tmp_path: Path)
     assert "has not ended within 0.2 s" in line and "--timeout-seconds" in line
 
 
+def test_a_server_that_takes_over_while_the_last_one_ends_keeps_its_socket(
+    default_server: subprocess.Popen[str], client: Client, serve: Serve, tmp_path: Path
+) -> None:
+    client.submit(tasks.start_tree, "a child", str(tmp_path), "block", ignores_sigterm=True)
+    wait_until((tmp_path / "task").exists)
+    default_server.terminate()
+    successor = wait_until(lambda: _try_to_serve(serve))
+    assert default_server.poll() is None
+    assert default_server.wait(timeout=20) == 0
+    assert f"pid {successor.pid}" in answer("status")
+
+
+def _try_to_serve(serve: Serve) -> subprocess.Popen[str] | None:
+    try:
+        return serve()
+    except AssertionError:  # the last one has not even heard of its end
+        return None
+
+
 # --- what goes wrong ----------------------------------------------------------------------------------------------
 
 QUESTIONS = [["status"], ["tasks"], ["logs", "x"], ["logs", "-f", "x"], ["cancel", "x"], ["stop"]]

@@ -68,14 +68,21 @@ class ServerLoop:
         requests.manager = manager
         admission = Admission(settings.authkey, self._info(), task_token, requests, settings.max_payload_bytes)
         try:
-            manager.start()
-            await manager.start_processes()
-            loop = asyncio.get_running_loop()
-            server = await self._listen(loop, listener, admission, context)
-            logger.info("listening on %s with %d workers", self.address, settings.num_workers)
-            if on_listening is not None:
-                on_listening(self.address)
-            await self._stopping.wait()
+            try:
+                manager.start()
+                await manager.start_processes()
+                loop = asyncio.get_running_loop()
+                server = await self._listen(loop, listener, admission, context)
+                logger.info("listening on %s with %d workers", self.address, settings.num_workers)
+                if on_listening is not None:
+                    on_listening(self.address)
+                await self._stopping.wait()
+            finally:
+                # While we still listen: so long the path is ours. Once the listener is closed, the next server may put
+                # its own socket there, though our tasks have yet to end.
+                if settings.family == "AF_UNIX":
+                    with contextlib.suppress(OSError):
+                        os.unlink(str(settings.address))
             logger.info("stopping")
             manager.stop()
             server.close()
@@ -83,9 +90,6 @@ class ServerLoop:
             await self._close_sessions(admission)
         finally:
             listener.close()
-            if settings.family == "AF_UNIX":
-                with contextlib.suppress(OSError):
-                    os.unlink(str(settings.address))
             manager.close()
             logger.info("ended")
 

@@ -73,9 +73,8 @@ def _wait_closed(connection: Connection, deadline: float) -> bool:
 def _watch_process(connection: Connection) -> int | None:
     """Return a file descriptor that is readable when the server process has ended; None if it can't be watched.
 
-    It still removes its socket file after it has closed its connections. Whoever starts the next server before that
-    would have the file of the new one removed. The kernel says who listens, by a pid of our own namespace, so this also
-    holds where the server has another number for itself.
+    After it has closed its connections it still ends its zygotes and removes its folder. The kernel says who listens,
+    by a pid of our own namespace, so this also holds where the server has another number for itself.
     """
     stream = connection.stream
     if not isinstance(stream, socket.socket) or stream.family != socket.AF_UNIX:
