@@ -21,6 +21,8 @@ from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Move, Outcome, State, move
 from palpable._core.waiting import Waiting
 
+LOST_PROCESSES_MAX = 10
+"""A task is rejected when this many processes have ended before they began it: it can't be started here."""
 _MOVE_OF = {Outcome.SUCCEEDED: Move.SUCCEED, Outcome.CANCELLED: Move.CANCEL}
 
 
@@ -154,9 +156,14 @@ class Engine:
         runner = self.dispatcher.runners.get(event.runner_id)
         if runner is None:
             return
+        if runner.inbox and event.unclaimed >= len(runner.inbox):
+            runner.inbox[0].lost_processes += 1  # it was next, and the process ended before it began
         for task in self.dispatcher.put_back_last(runner, event.unclaimed):
             if task.verdict:
                 self._finish(task, task.verdict, now)
+            elif task.lost_processes >= LOST_PROCESSES_MAX:
+                task.exit_status = event.exit_status
+                self._finish(task, Outcome.REJECTED, now)
         for task in runner.inbox:  # what had begun: one task, or none
             task.exit_status = event.exit_status
             runner.ended.append(task)

@@ -53,6 +53,8 @@ class TaskRecord(msgspec.Struct, eq=False):
     """How it shall end as soon as its runner's other tasks are out of the way."""
     runner_id: int | None = None
     """The runner it was handed to, also while it waits there for its turn."""
+    lost_processes: int = 0
+    """Processes that ended after it was handed to them, and before they began it."""
     started_at: float | None = None
     finished_at: float | None = None
     waits: list[Wait] | None = None

@@ -238,7 +238,7 @@ class Manager(Servant):
         """The process behind a link is gone; None: killed together with its zygote."""
         link.drain()
         runner = self.engine.dispatcher.runners.get(link.runner_id)
-        unclaimed = link.take_back()
+        unclaimed = 1 if link.isolation == "task" and link.was_never_read else link.take_back()
         last = None
         if runner is not None:
             begun = [*runner.ended, *list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]]
@@ -297,6 +297,7 @@ class Manager(Servant):
                     request.payload,
                     task.timeout_seconds,
                     self._task_token,
+                    task.name,
                 )
             )
         link.send_tasks(orders, functions, order.taken_back)

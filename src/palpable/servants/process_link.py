@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -63,6 +64,8 @@ class ProcessLink:
         self._never_sent = 0
         """Tasks taken back before there was a process to know of them."""
         self._is_reading = False
+        self._is_reset = False
+        self._has_conversed = False
 
     @property
     def is_bound(self) -> bool:
@@ -99,8 +102,8 @@ class ProcessLink:
         if self.isolation == "task":
             self._send(frame)
             return
-        if self._claims is None and not self._send_claim_pipe(frame):
-            return
+        if self._claims is None:
+            self._send_claim_pipe(frame)
         if taken_back:
             self._take_backs = (self._take_backs + 1) % 256
         self._send(frame)
@@ -108,8 +111,11 @@ class ProcessLink:
         # At most `BATCH_MAX` claims are open at a time: the pipe, of 4 KB at least, never fills.
         os.write(self._claims[1], bytes([self._take_backs]) * len(tasks))
 
-    def _send_claim_pipe(self, frame: bytearray) -> bool:
-        """Make the claim pipe, and send its read end with the first byte of the first frame."""
+    def _send_claim_pipe(self, frame: bytearray) -> None:
+        """Make the claim pipe, and send its read end with the first byte of the first frame.
+
+        If the process is gone its exit will be reported; the claims written all the same say that nothing was begun.
+        """
         assert self._socket is not None
         theirs, writer = os.pipe2(os.O_CLOEXEC)
         try:
@@ -117,13 +123,11 @@ class ProcessLink:
             # description, which a passed descriptor shares; opened anew, the same pipe has a second description.
             ours = os.open(f"/proc/self/fd/{theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self._claims = (ours, writer)
-            socket.send_fds(self._socket, [frame[:1]], [theirs])
-        except OSError:
-            return False  # it is gone; its exit will be reported
+            with suppress(OSError):
+                socket.send_fds(self._socket, [frame[:1]], [theirs])
         finally:
             os.close(theirs)
         del frame[:1]
-        return True
 
     def take_back(self) -> int:
         """Return how many tasks sent last the process has not begun, and never will: they are the server's again.
@@ -136,7 +140,7 @@ class ProcessLink:
             self._never_sent += count
             return count
         if self._claims is None:
-            return 0
+            return 0  # a process of one task: what it was handed, it has
         count = 0
         try:
             while claims := os.read(self._claims[0], 4096):
@@ -145,8 +149,18 @@ class ProcessLink:
             pass  # empty
         return count
 
+    @property
+    def was_never_read(self) -> bool:
+        """Whether the process is known to have ended without reading its first order: nothing was begun.
+
+        The kernel says so: a Unix socket is reset, not just closed, when its other end closes with bytes unread. Once
+        there were answers to the task's requests, these may be the unread ones.
+        """
+        return self._is_reset and not self._has_conversed
+
     def send(self, message: Any) -> None:
         """Answer a request of the task."""
+        self._has_conversed = True
         self._send(encode_frame(message))
 
     def _send(self, frame: bytes | bytearray) -> None:
@@ -157,8 +171,9 @@ class ProcessLink:
                 sent = self._socket.send(frame)
             except (BlockingIOError, InterruptedError):
                 sent = 0
-            except OSError:
-                return  # it is gone; its exit will be reported
+            except OSError:  # it is gone; its exit will be reported
+                self._is_reset = True
+                return
             if sent == len(frame):
                 return
             frame = memoryview(frame)[sent:]  # type: ignore[assignment]
@@ -193,7 +208,8 @@ class ProcessLink:
             data = self._socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:
+        except ConnectionResetError:
+            self._is_reset = True
             data = b""
         if not data:
             self._stop_reading()  # whether and how it ended, its wait status tells
@@ -205,6 +221,7 @@ class ProcessLink:
             if self.zygote is not None and self.pid is not None:
                 self.zygote.end_process(self.pid, 0.0)
             return False
+        self._has_conversed = True
         if messages:
             self._on_messages(self, messages)
         return True

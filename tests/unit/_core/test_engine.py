@@ -207,6 +207,23 @@ def test_a_process_that_crashes_between_two_tasks_fails_none() -> None:
     assert engine.tasks["t0"].attempt == 1
 
 
+def test_a_task_whose_process_ended_before_it_began_runs_elsewhere() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    effects = engine.handle(events.RunnerExited(1, -9, unclaimed=1), 1.0)
+    assert started(effects) == [["a"]]
+    assert (engine.tasks["a"].state, engine.tasks["a"].attempt) == (State.RUNNING, 1)
+
+
+def test_a_task_that_no_process_lives_to_begin_is_rejected_in_the_end() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    for _ in range(10):
+        engine.handle(events.RunnerExited(engine.tasks["a"].runner_id or 0, -9, unclaimed=1), 1.0)
+    assert engine.tasks["a"].outcome is Outcome.REJECTED
+    assert validate(engine) == []
+
+
 def test_cancelling_a_task_in_a_batch_takes_the_batch_back_and_spares_the_process() -> None:
     engine = Engine(1)
     make_batch(engine)
