@@ -1,0 +1,189 @@
+"""What is sent is merged, in order, and whole, also when the thread that sends is interrupted."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from palpable._connection.outbox import BATCH_MAX_TASKS, SMALL_FUNCTION_BYTES, Outbox
+from palpable._wire.framing import FrameReader
+from palpable._wire.messages import (
+    ClientRequest,
+    GetStatus,
+    ResultsReceived,
+    SubmitTasks,
+    TaskOptions,
+    TaskRequest,
+)
+
+OPTIONS = TaskOptions()
+
+
+class Wire:
+    """Takes what is sent, `at_most` bytes at a time; interrupts as told."""
+
+    def __init__(self, at_most: int = 1 << 20) -> None:
+        self.data = bytearray()
+        self.sends = 0
+        self.at_most = at_most
+        self.interrupt_every = 0
+        self.is_full = False
+
+    def send(self, data: Any, flags: int) -> int:
+        self.sends += 1
+        if self.is_full:
+            raise BlockingIOError
+        if self.interrupt_every and self.sends % self.interrupt_every == 0:
+            raise KeyboardInterrupt
+        taken = bytes(data)[: self.at_most]
+        self.data += taken
+        return len(taken)
+
+    @property
+    def messages(self) -> list[Any]:
+        return FrameReader[Any](ClientRequest).feed(bytes(self.data))
+
+
+def _task(number: int, key: str = "f") -> TaskRequest:
+    return TaskRequest(f"t{number}", "call", key, b"payload")
+
+
+def test_tasks_with_the_same_options_leave_in_one_message() -> None:
+    outbox, wire = Outbox(), Wire()
+    for number in range(10):
+        outbox.add_task(_task(number), b"function", OPTIONS)
+    assert outbox.has_unsent and outbox.has_tasks
+    outbox.flush(wire.send, None)
+    (message,) = wire.messages
+    assert [task.task_id for task in message.tasks] == [f"t{number}" for number in range(10)]
+    assert message.functions == {"f": b"function"}
+    assert not outbox.has_unsent and not outbox.is_writing
+
+
+def test_tasks_with_other_options_leave_in_messages_of_their_own_and_in_order() -> None:
+    outbox, wire, urgent = Outbox(), Wire(), TaskOptions(priority=1)
+    outbox.add_task(_task(1), b"", OPTIONS)
+    outbox.add_task(_task(2), b"", urgent)
+    outbox.add_task(_task(3), b"", urgent, "none")
+    outbox.add_task(_task(4), b"", urgent, "none", True)
+    outbox.flush(wire.send, None)
+    assert [[task.task_id for task in message.tasks] for message in wire.messages] == [["t1"], ["t2"], ["t3"], ["t4"]]
+    assert [message.options.priority for message in wire.messages] == [0, 1, 1, 1]
+    assert [(message.delivery, message.needs_exit) for message in wire.messages[1:]] == [
+        ("push", False),
+        ("none", False),
+        ("none", True),
+    ]
+
+
+def test_several_small_messages_leave_in_one_system_call() -> None:
+    outbox, wire = Outbox(), Wire()
+    outbox.add_task(_task(1), b"", OPTIONS)
+    outbox.add(GetStatus(request_id=90))
+    outbox.add_task(_task(2), b"", OPTIONS)
+    outbox.flush(wire.send, None)
+    assert wire.sends == 1
+    assert [type(message) for message in wire.messages] == [SubmitTasks, GetStatus, SubmitTasks]
+
+
+def test_a_full_batch_says_so() -> None:
+    outbox = Outbox()
+    told = [outbox.add_task(_task(number), b"", OPTIONS) for number in range(BATCH_MAX_TASKS)]
+    assert told == [False] * (BATCH_MAX_TASKS - 1) + [True]
+
+
+def test_a_function_goes_with_every_batch_until_one_that_held_it_was_accepted() -> None:
+    outbox, wire = Outbox(), Wire()
+    for number in (1, 2):
+        outbox.add_task(_task(number), b"function", OPTIONS)
+        outbox.flush(wire.send, None)
+    assert all(message.functions for message in wire.messages)
+    outbox.accepted(wire.messages[0].request_id)
+    outbox.add_task(_task(3), b"function", OPTIONS)
+    outbox.flush(wire.send, None)
+    assert not wire.messages[2].functions
+
+
+def test_a_large_function_is_sent_once_and_again_if_it_was_refused() -> None:
+    outbox, wire, large = Outbox(), Wire(), bytes(SMALL_FUNCTION_BYTES + 1)
+    for number in (1, 2):
+        outbox.add_task(_task(number), large, OPTIONS)
+        outbox.flush(wire.send, None)
+    assert [bool(message.functions) for message in wire.messages] == [True, False]
+    refused = outbox.refused(wire.messages[0].request_id)
+    assert refused is not None and [task.task_id for task in refused.tasks] == ["t1"]
+    outbox.forget(wire.messages[0].request_id)
+    outbox.add_task(_task(3), large, OPTIONS)
+    outbox.flush(wire.send, None)
+    assert wire.messages[2].functions
+    assert sorted(outbox.unanswered) == [wire.messages[1].request_id, wire.messages[2].request_id]
+
+
+def test_acknowledgements_are_merged_and_go_before_what_is_asked_later() -> None:
+    outbox, wire = Outbox(), Wire()
+    for sequence in (1, 2, 3):
+        outbox.acknowledge(sequence)
+    assert outbox.has_unsent and not outbox.has_tasks
+    outbox.add(GetStatus(request_id=9))
+    outbox.flush(wire.send, None)
+    assert wire.messages == [ResultsReceived(sequence=3), GetStatus(request_id=9)]
+    outbox.acknowledge(2)
+    assert not outbox.has_unsent
+
+
+def test_what_the_socket_takes_in_pieces_arrives_whole() -> None:
+    outbox, wire = Outbox(), Wire(at_most=7)
+    outbox.add_task(_task(1), b"function" * 20, OPTIONS)
+    outbox.flush(wire.send, None)
+    assert [type(message) for message in wire.messages] == [SubmitTasks]
+
+
+def test_a_send_that_was_interrupted_goes_on_where_it_stopped() -> None:
+    outbox, wire = Outbox(), Wire(at_most=7)
+    outbox.add_task(_task(1), b"function" * 20, OPTIONS)
+    outbox.add(GetStatus(request_id=9))
+    interrupts, wire.interrupt_every = 0, 3
+    while outbox.has_unsent:
+        try:
+            outbox.flush(wire.send, None)
+        except KeyboardInterrupt:
+            interrupts += 1
+            assert not outbox.is_writing
+    assert interrupts
+    assert [type(message) for message in wire.messages] == [SubmitTasks, GetStatus]
+
+
+def test_a_socket_that_takes_no_more_leaves_the_rest_for_later() -> None:
+    outbox, wire = Outbox(), Wire()
+    wire.is_full = True
+    outbox.add(GetStatus(request_id=1))
+    assert not outbox.flush(wire.send, None)
+    assert outbox.has_unsent
+
+    def wait_writable() -> None:
+        wire.is_full = False
+
+    assert outbox.flush(wire.send, wait_writable)
+    assert wire.messages == [GetStatus(request_id=1)]
+
+
+def test_what_another_thread_adds_while_one_sends_is_sent_by_that_one() -> None:
+    outbox, wire = Outbox(), Wire()
+    outbox.add(GetStatus(request_id=1))
+
+    def send(data: Any, flags: int) -> int:
+        if not wire.sends:
+            adder = threading.Thread(target=add_and_flush)
+            adder.start()
+            adder.join(10)
+            assert not adder.is_alive()  # it does not wait for us
+        return wire.send(data, flags)
+
+    def add_and_flush() -> None:
+        outbox.add(GetStatus(request_id=2))
+        outbox.flush(pytest.fail, None)
+
+    outbox.flush(send, None)
+    assert [message.request_id for message in wire.messages] == [1, 2]
