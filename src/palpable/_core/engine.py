@@ -139,6 +139,7 @@ class Engine:
             task = inbox.popleft()
             runner.tasks_run += 1
             task.ending = ending.ending
+            task.error_type, task.error_message = ending.error_type, ending.error_message
             if runner.isolation == "worker":
                 task.cpu_seconds = ending.cpu_seconds
                 task.peak_memory_bytes = ending.peak_memory_bytes

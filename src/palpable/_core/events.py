@@ -44,6 +44,8 @@ class TaskEnding(msgspec.Struct, frozen=True):
     cpu_seconds: float
     peak_memory_bytes: int
     ending: Any
+    error_type: str = ""
+    error_message: str = ""
 
 
 class TasksEnded(Event, frozen=True):

@@ -65,6 +65,8 @@ class TaskRecord(msgspec.Struct, eq=False):
 
     ending: Any = None
     """What its process said of the end, opaque here; None if it said nothing, or the result was taken."""
+    error_type: str = ""
+    error_message: str = ""
     exit_status: int | None = None
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import ssl
@@ -42,6 +43,16 @@ def open_listener(settings: ServerSettings) -> socket.socket:
 
 
 def _open_unix(path: str) -> socket.socket:
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Against two servers that find the same stale file: the second would unlink the socket of the first.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        return _replace_unix(path)
+    finally:
+        os.close(folder)
+
+
+def _replace_unix(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "there is a file which is no socket", path)

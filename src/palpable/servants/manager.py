@@ -199,6 +199,8 @@ class Manager(Servant):
                         message.cpu_seconds,
                         message.peak_memory_bytes,
                         message,
+                        message.error_type,
+                        message.error_message,
                     )
                 )
                 self._collect_output(link, message)

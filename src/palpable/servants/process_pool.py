@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,8 @@ logger = logging.getLogger("palpable.server")
 
 RESPAWN_SECONDS = 0.2
 """Before a zygote that died is replaced: one that can't start must not be started in a tight loop."""
+STALE_SECONDS = 1.0
+"""How often, at most, preloaded source files are compared with those on disk; only when a task starts a process."""
 PRELOAD_SECONDS = 0.005
 """A module that cost a task more than this to import is preloaded from then on."""
 PRELOAD_MAX = 40
@@ -61,6 +64,7 @@ class ProcessPool:
         self._is_closing = False
         self._is_renewing = False
         self._learned: set[str] = set()
+        self._check_stale_at = 0.0
         self.first_ready: asyncio.Future[None] | None = None
 
     # --- what the manager asks ---
@@ -79,6 +83,11 @@ class ProcessPool:
 
     def acquire(self, link: ProcessLink) -> None:
         """Bind the link to an idle process, now or as soon as there is one."""
+        now = time.monotonic()
+        if now >= self._check_stale_at:
+            self._check_stale_at = now + STALE_SECONDS
+            if any(zygote.is_stale() for zygote in self._zygotes):
+                self._replace_stale()
         self._wanting.append(link)
         self._bind_wanting()
 
@@ -179,17 +188,29 @@ class ProcessPool:
         old, self._zygotes = self._zygotes, self._next_generation
         self._is_renewing = False
         for retired in old:
-            retired.keep_alive(0)
-            # Idle ones of the old generation are of no use: they lack what was preloaded.
-            for pid, process_socket, _ in self._idle[retired]:
-                process_socket.close()
-                retired.end_process(pid, 0.0)
-            self._idle[retired].clear()
-            self._retired.add(retired)
-            self._close_if_done(retired)
+            self._retire(retired)
         self._share_out()
         if self._learned != self._generation_wants:
             self._renew()
+
+    def _retire(self, zygote: ZygoteHandle) -> None:
+        """Let a zygote that is replaced end with its last busy process. Its idle ones lack what was preloaded since."""
+        zygote.keep_alive(0)
+        for pid, process_socket, _ in self._idle[zygote]:
+            process_socket.close()
+            zygote.end_process(pid, 0.0)
+        self._idle[zygote].clear()
+        self._retired.add(zygote)
+        self._close_if_done(zygote)
+
+    def _replace_stale(self) -> None:
+        """A preloaded source file has changed: no task may start with the old code, so tasks wait for new zygotes."""
+        logger.info("a preloaded file has changed; the zygotes are replaced")
+        stale, self._zygotes = self._zygotes, []
+        for zygote in stale:
+            self._retire(zygote)
+        for _ in range(self._zygote_count):
+            self._start_zygote(self._zygotes)
 
     def _close_if_done(self, zygote: ZygoteHandle) -> None:
         if zygote in self._retired and not self._links[zygote]:

@@ -15,8 +15,8 @@ def report_of(task: TaskRecord, output_tail: str = "") -> TaskReport:
         task.state,
         task.outcome,
         ending.payload if ending is not None else None,
-        ending.error_type if ending is not None else "",
-        ending.error_message if ending is not None else "",
+        task.error_type,
+        task.error_message,
         ending.traceback if ending is not None else "",
         tuple(task.followup_ids or ()),
         task.attempt,
@@ -35,7 +35,6 @@ def info_of(task: TaskRecord, *, utc_offset: float, now: float, worker: str = ""
         utc_offset: what is added to monotonic seconds to get UTC seconds since the epoch.
         now: monotonic seconds.
     """
-    ending = task.ending
     elapsed = elapsed_seconds(task)
     return TaskInfo(
         task_id=task.task_id,
@@ -55,8 +54,8 @@ def info_of(task: TaskRecord, *, utc_offset: float, now: float, worker: str = ""
         cpu_seconds=task.cpu_seconds,
         peak_memory_bytes=task.peak_memory_bytes,
         exit_status=task.exit_status,
-        error_type=ending.error_type if ending is not None else "",
-        error_message=ending.error_message if ending is not None else "",
+        error_type=task.error_type,
+        error_message=task.error_message,
         worker=worker,
         pid=pid,
         progress=task.progress,

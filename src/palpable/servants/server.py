@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -157,7 +158,7 @@ class Server(Servant):
         """
         if self._process is not None and self._process.poll() is None:
             return self
-        settings = self._make_settings(ends_with_owner=True)
+        settings = self._make_settings()
         ours, theirs = socket.socketpair()
         package_folder = str(Path(__file__).resolve().parents[2])
         with open(os.path.join(settings.logging_folder, "server.err"), "ab") as errors:
@@ -213,7 +214,7 @@ class Server(Servant):
         from palpable.servants.server_loop import ServerLoop
         from palpable.servants.server_process import run_event_loop
 
-        server = ServerLoop(self._make_settings(ends_with_owner=False))
+        server = ServerLoop(self._make_settings())
 
         async def main() -> None:
             import asyncio
@@ -229,7 +230,10 @@ class Server(Servant):
 
             await server.run(listening)
 
-        run_event_loop(main)
+        try:
+            run_event_loop(main)
+        finally:
+            self._address = None
 
     @property
     def pid(self) -> int | None:
@@ -278,35 +282,41 @@ class Server(Servant):
             self.join()
             self._process = None
         if self._private_folder is not None:
-            shutil.rmtree(self._private_folder, ignore_errors=True)
+            self._remove_folder()
             self._private_folder = None
             if self._owns_logging_folder:
                 self._logging_folder = None
 
     # --- settings ---
 
-    def _make_settings(self, *, ends_with_owner: bool) -> ServerSettings:
+    def _make_settings(self) -> ServerSettings:
         if self._private_folder is None:
             self._private_folder = tempfile.mkdtemp(prefix="palpable-")
+            # For those who forget `close`; an owner that is killed has it removed by the server process.
+            self._remove_folder = weakref.finalize(self, _remove_folder, self._private_folder, os.getpid())
         folder = self._private_folder
         if self._logging_folder is None:
             self._logging_folder = os.path.join(folder, "logs")
         os.makedirs(self._logging_folder, exist_ok=True)
-        spool_folder = os.path.join(folder, "spool")
-        os.makedirs(spool_folder, mode=0o700, exist_ok=True)
         address = self._wanted_address or os.path.join(folder, "socket")
         self._wanted_address = address
-        return ServerSettings(
+        settings = ServerSettings(
             address=address,
             family=self._family,  # type: ignore[arg-type]
             authkey=self._authkey,
             logging_folder=self._logging_folder,
-            spool_folder=spool_folder,
+            private_folder=folder,
             server_id=secrets.token_hex(8),
             sys_path=[os.path.abspath(entry) for entry in sys.path],
-            ends_with_owner=ends_with_owner,
             **self._settings,
         )
+        os.makedirs(settings.spool_folder, mode=0o700, exist_ok=True)
+        return settings
+
+
+def _remove_folder(folder: str, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:  # not in a child that the owner forked
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checked_address(address: Any, family: str | None) -> tuple[tuple[str, int] | str, str]:

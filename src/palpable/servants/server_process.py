@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -63,6 +64,7 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)
+    owner_is_gone = False
 
     def on_control() -> None:
         try:
@@ -71,16 +73,25 @@ async def _serve(
             return
         except OSError:
             data = b""
-        if not data or any(isinstance(order, StopServer) for order in reader.feed(data)):
-            loop.remove_reader(control.fileno())
+        if not data:
+            on_owner_gone()
+        elif any(isinstance(order, StopServer) for order in reader.feed(data)):
             server.stop()
+
+    def on_owner_gone() -> None:
+        nonlocal owner_is_gone
+        owner_is_gone = True
+        loop.remove_reader(control.fileno())
+        if owner_fd is not None:
+            loop.remove_reader(owner_fd)
+        server.stop()
 
     owner_fd = _open_pidfd(owner_pid)
     control.setblocking(False)
     loop.add_reader(control.fileno(), on_control)
     if owner_fd is not None:
         # A child that the owner forked holds the other end of `control` too, and may outlive the owner.
-        loop.add_reader(owner_fd, server.stop)
+        loop.add_reader(owner_fd, on_owner_gone)
     try:
         await server.run(on_listening)
     finally:
@@ -88,6 +99,8 @@ async def _serve(
         if owner_fd is not None:
             loop.remove_reader(owner_fd)
             os.close(owner_fd)
+        if owner_is_gone:  # nobody else removes what was made for this server
+            shutil.rmtree(server.settings.private_folder, ignore_errors=True)
 
 
 def _open_pidfd(pid: int) -> int | None:

@@ -18,7 +18,8 @@ class ServerSettings(msgspec.Struct, kw_only=True):
     family: Literal["AF_INET", "AF_UNIX"]
     authkey: bytes
     logging_folder: str
-    spool_folder: str
+    private_folder: str
+    """Made for this server alone: the spool files are in it, and whatever was given no place of its own."""
     server_id: str
     num_workers: int
     isolation: Literal["task", "worker"] = "task"
@@ -34,8 +35,11 @@ class ServerSettings(msgspec.Struct, kw_only=True):
     """Certificate file and key file."""
     sys_path: list[str] = []
     """Where task processes look for modules."""
-    ends_with_owner: bool = True
-    """Stop when the other end of the control socket closes."""
+
+    @property
+    def spool_folder(self) -> str:
+        """Where the output of running tasks is."""
+        return self.private_folder + "/spool"
 
 
 def check_number(
