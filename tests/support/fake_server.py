@@ -70,6 +70,7 @@ class FakeServer:
 
     Attributes:
         received: every request, in the order of arrival.
+        executed: the ids of the tasks that have run.
         hooks: by request type: called with (conversation, request) before the server does anything; returns True if it
             is to do nothing.
         is_holding: tasks are accepted, and run only when `release` is called.
@@ -84,9 +85,11 @@ class FakeServer:
         self.conversations: list[Conversation] = []
         self.is_holding = False
         self.reports: dict[str, TaskReport] = {}
+        self.executed: list[str] = []
         self._held: list[tuple[Conversation, SubmitTasks]] = []
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._pushed: set[str] = set()
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
 
@@ -225,6 +228,8 @@ class FakeServer:
         with self._lock:
             for task in request.tasks:
                 self.reports[task.task_id] = TaskReport(task.task_id, "ready")
+                if request.delivery == "push":
+                    self._pushed.add(task.task_id)
             if self.is_holding:
                 self._held.append((conversation, request))
                 return
@@ -239,6 +244,7 @@ class FakeServer:
             report = self._execute(conversation, task)
             with self._changed:
                 self.reports[task.task_id] = report
+                self.executed.append(task.task_id)
                 self._changed.notify_all()
             reports.append(report)
         if reports and request.delivery == "push":
@@ -312,7 +318,8 @@ class FakeServer:
                 cancelled.append(is_cancelled)
             self._changed.notify_all()
         conversation.send(TasksCancelled(request_id=request.request_id, cancelled=cancelled))
-        pushed = [self.reports[task_id] for task_id, done in zip(request.task_ids, cancelled, strict=True) if done]
+        done = zip(request.task_ids, cancelled, strict=True)
+        pushed = [self.reports[task_id] for task_id, is_cancelled in done if is_cancelled and task_id in self._pushed]
         if pushed:
             sequence = conversation.next_sequence([report.task_id for report in pushed])
             conversation.send(ResultsPushed(sequence=sequence, reports=pushed))

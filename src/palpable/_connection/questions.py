@@ -111,8 +111,8 @@ def cancel_without_waiting(connection: Connection, task_ids: Sequence[str]) -> N
         connection.flush()
 
 
-def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> bool:
-    """End the tasks of these futures; return, once each is final, whether all are cancelled."""
+def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> None:
+    """End the tasks of these futures. Afterwards each says by `cancelled` whether that was done."""
     pending = [future for future in futures if not future.done()]
     cancelled: list[bool] = []
 
@@ -142,7 +142,6 @@ def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> bo
         connection.forget(request)
     if request.error is not None:
         raise request.error
-    return all(future.cancelled() for future in futures)
 
 
 # --- logs ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, TimeoutError
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from palpable._connection import questions
@@ -53,6 +53,9 @@ class TaskFuture(Future[T]):
     _exception: BaseException | None = None
     _report: TaskReport | None = None
     _made_condition: threading.Condition | None = None
+    _has_arrived = False
+    """Whether it is known how the task ended. `_state` says so too, a moment later if others wait for it."""
+    _is_cancelled = False
 
     def __init__(self, task_id: str, connection: Connection) -> None:
         self.task_id = task_id
@@ -88,46 +91,70 @@ class TaskFuture(Future[T]):
 
     def take(self, report: TaskReport) -> bool:
         with _completing:
-            if self._made_condition is not None:
-                return False
-            if self._state not in _FINAL:
+            if not self._has_arrived:
                 self._report = report
-                self._state = CANCELLED_AND_NOTIFIED if report.outcome == "cancelled" else FINISHED
+                self._is_cancelled = report.outcome == "cancelled"
+                self._has_arrived = True
+            is_completed = self._complete_without_condition()
         self._wake_watchers()
-        return True
+        return is_completed
+
+    def fail(self, error: Exception) -> bool:
+        with _completing:
+            if not self._has_arrived:
+                self._exception = error
+                self._has_arrived = True
+            is_completed = self._complete_without_condition()
+        self._wake_watchers()
+        return is_completed
 
     def finish(self, report: TaskReport) -> None:
+        self._complete()
+        # Taken out, so that they are called once, also if the report was delivered twice.
+        for callback in self.__dict__.pop("_all_callbacks", ()):
+            try:
+                callback(self)
+            except Exception:
+                LOGGER.exception("exception calling callback for %r", self)
+
+    def finish_failed(self, error: Exception) -> None:
+        self.finish(TaskReport(self.task_id, ""))
+
+    def _complete_without_condition(self) -> bool:
+        """Set the state if nobody can hold the condition; the caller holds `_completing`."""
+        if self._made_condition is not None:
+            return False
+        if self._state not in _FINAL:
+            self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
+        return True
+
+    def _complete(self) -> None:
+        """Set the state under the condition, and tell those that sleep on it."""
         with self._condition:
             if self._state in _FINAL:
                 return
-            self._report = report
-            is_cancelled = report.outcome == "cancelled"
-            self._state = CANCELLED_AND_NOTIFIED if is_cancelled else FINISHED
+            self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
+            is_success = self._exception is None and (self._report is None or self._report.outcome == "succeeded")
             for waiter in self._waiters:
-                if is_cancelled:
+                if self._is_cancelled:
                     waiter.add_cancelled(self)
-                elif report.outcome == "succeeded":
+                elif is_success:
                     waiter.add_result(self)
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._wake_watchers()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
 
-    def fail(self, error: Exception) -> bool:
-        with _completing:
-            if self._made_condition is not None:
-                return False
-            if self._state not in _FINAL:
-                self._exception = error
-                self._state = FINISHED
-        self._wake_watchers()
-        return True
-
-    def finish_failed(self, error: Exception) -> None:
-        if self._state not in _FINAL:
-            self.set_exception(error)
-        self._wake_watchers()
+    def _settle(self) -> None:
+        """After it has arrived: make sure that others see it too, e.g. `concurrent.futures.wait(timeout=0)`."""
+        if self._state in _FINAL:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            self._complete()
+            return
+        # Not here: a Ctrl-C half way through would leave some of those that wait without a word. The background thread
+        # is about to do it.
+        with self._condition:
+            self._condition.wait_for(lambda: self._state in _FINAL)
 
     def _wake_watchers(self) -> None:
         for blocked in self.watchers:
@@ -138,15 +165,15 @@ class TaskFuture(Future[T]):
 
     def done(self) -> bool:
         """Whether the task has ended, in any way."""
-        return self._state in _FINAL
+        return self._has_arrived or self._state in _FINAL
 
     def cancelled(self) -> bool:
         """Whether the task was cancelled."""
-        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+        return self._is_cancelled or self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def running(self) -> bool:
         """Whether the task runs at this moment. Asks the server; False if it can't be asked."""
-        if self._state in _FINAL:
+        if self.done():
             return False
         if self._state == RUNNING:
             return True
@@ -162,17 +189,11 @@ class TaskFuture(Future[T]):
         Raises:
             ServerUnreachable: it can't be asked.
         """
-        if self._state in _FINAL:
-            if self.cancelled():
-                return "cancelled"
-            is_failed = self._exception is not None or (
-                self._report is not None and self._report.outcome != "succeeded"
-            )
-            return "failed" if is_failed else "succeeded"
-        info = questions.task_info(self._connection, self.task_id)
-        if info is not None:
-            return info.state
-        return self.state if self._state in _FINAL else "ready"  # it ended while we asked, or is not sent yet
+        if not self.done():
+            info = questions.task_info(self._connection, self.task_id)
+            if info is not None:
+                return info.state
+        return self._end() or "ready"  # it ended while we asked, or is not sent yet
 
     @property
     def progress(self) -> tuple[float, float, str] | None:
@@ -236,6 +257,7 @@ class TaskFuture(Future[T]):
         self._connection.check_process()
         if not wait_for_tasks(self._connection, self.done, (self,), lambda: (self.task_id,), timeout):
             raise TimeoutError(f"task {self.task_id} has not ended within {timeout:g} s")
+        self._settle()
 
     def _open(self) -> None:
         """Unpickle what arrived: in the thread that wants it, not in the one that happened to read it."""
@@ -260,23 +282,26 @@ class TaskFuture(Future[T]):
 
         Raises nothing: if the server can't be reached, the answer is False.
         """
-        if self._state in _FINAL:
-            return self.cancelled()
-        try:
-            return questions.cancel_futures(self._connection, [self])
-        except PalpableError:
-            return self.cancelled()
+        if not self.done():
+            try:
+                questions.cancel_futures(self._connection, [self])
+            except PalpableError:
+                return self.cancelled()
+            if self.done():
+                self._settle()
+        return self.cancelled()
+
+    def _end(self) -> str:
+        """Return how it ended, in a word; "" if it has not."""
+        if not self.done():
+            return ""
+        if self.cancelled():
+            return "cancelled"
+        is_failed = self._exception is not None or (self._report is not None and self._report.outcome != "succeeded")
+        return "failed" if is_failed else "succeeded"
 
     def __repr__(self) -> str:
-        if self._state not in _FINAL:
-            word = "pending"
-        elif self.cancelled():
-            word = "cancelled"
-        else:
-            report, error = self._report, self._exception
-            is_failed = error is not None or (report is not None and report.outcome != "succeeded")
-            word = "failed" if is_failed else "succeeded"
-        return f"<TaskFuture {self.task_id} {word}>"
+        return f"<TaskFuture {self.task_id} {self._end() or 'pending'}>"
 
 
 def _new_waiters(future: TaskFuture[Any]) -> list[Any]:

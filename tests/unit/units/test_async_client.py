@@ -1,0 +1,298 @@
+"""The calls of an AsyncClient, against a fake server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palpable import (
+    AsyncClient,
+    AuthenticationFailed,
+    NotPicklable,
+    Procedure,
+    RunFunction,
+    ServerUnreachable,
+    TaskCancelled,
+    TaskResponse,
+    UnknownTask,
+)
+from palpable._wire.messages import BeginWait, CancelTasks, SubmitTasks
+from support.fake_server import FakeServer
+
+
+class OwnError(Exception):
+    """An exception of a user's own."""
+
+
+class Fail(Procedure):
+    def run(self, messenger: Any) -> None:
+        raise OwnError("as told")
+
+
+def double(number: int) -> int:
+    return number * 2
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise OwnError("not 3")
+    return number
+
+
+def _run(server: FakeServer, work: Callable[[AsyncClient], Awaitable[Any]], **parameters: Any) -> Any:
+    async def main() -> Any:
+        async with AsyncClient(server.address, None, server.authkey, **parameters) as client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+async def _until(fact: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(10):
+        while not fact():
+            await asyncio.sleep(0.005)
+    return fact()
+
+
+def test_calls_are_awaited_side_by_side_without_a_thread(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        assert await client.run(double, 4) == 8
+        assert await asyncio.gather(*(client.run(double, number) for number in range(500))) == list(range(0, 1000, 2))
+        assert not [one for one in threading.enumerate() if one.name.startswith(("palpable", "asyncio"))]
+        assert await client.map(double, range(100)) == list(range(0, 200, 2))
+        assert await client.map(double, []) == []
+        assert await client.options(isolation="worker").map(double, iter(range(100))) == list(range(0, 200, 2))
+
+    _run(fake_server, work)
+    submits = fake_server.received_of(SubmitTasks)
+    assert len(submits) < 50
+    assert [task.form for task in submits[-1].tasks] == ["chunk"] * 8
+
+
+def test_a_failure_is_raised_as_its_own_type(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        with pytest.raises(OwnError):
+            await client.run(refuse_three, 3)
+        with pytest.raises(OwnError):
+            await client.map(refuse_three, range(10))
+        with pytest.raises(NotPicklable):
+            await client.run(double, threading.Lock())
+
+    _run(fake_server, work)
+
+
+@pytest.mark.parametrize("isolation", ["task", "worker"])
+def test_iterating_in_order_and_as_they_finish(fake_server: FakeServer, isolation: Any) -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(100):
+            yield number
+
+    async def work(client: AsyncClient) -> None:
+        view = client.options(isolation=isolation)
+        assert [value async for value in view.imap(double, range(100))] == list(range(0, 200, 2))
+        assert [value async for value in view.imap(double, source())] == list(range(0, 200, 2))
+        assert sorted([value async for value in view.imap_unordered(double, range(100), window=7)]) == list(
+            range(0, 200, 2)
+        )
+
+    _run(fake_server, work)
+
+
+def test_an_endless_source_is_read_as_far_as_needed(fake_server: FakeServer) -> None:
+    read = itertools.count()
+
+    async def work(client: AsyncClient) -> None:
+        results = client.imap(double, read, window=10)
+        assert [await anext(results) for _ in range(50)] == list(range(0, 100, 2))
+        await results.aclose()
+
+    _run(fake_server, work)
+    assert next(read) <= 61
+
+
+def test_a_source_that_raises_is_told_after_what_came_before(fake_server: FakeServer) -> None:
+    def source() -> Iterator[int]:
+        yield from range(3)
+        raise OwnError("in the middle")
+
+    async def work(client: AsyncClient) -> list[int]:
+        found = []
+        with pytest.raises(OwnError, match="in the middle"):
+            async for value in client.imap(double, source()):
+                found.append(value)
+        return found
+
+    assert _run(fake_server, work) == [0, 2, 4]
+
+
+def test_a_future_may_be_awaited_by_several_and_cancelled(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        future = await client.submit(pow, 2, 10)
+        assert await asyncio.gather(_wait(future), _wait(future)) == [1024, 1024]
+        assert future.done() and not await future.cancel()
+        fake_server.hold()
+        future = await client.submit(double, 1)
+        assert not future.done()
+        assert await future.cancel()
+        with pytest.raises(TaskCancelled):
+            await future
+
+    async def _wait(future: Awaitable[Any]) -> Any:
+        return await future
+
+    _run(fake_server, work)
+
+
+def test_cancelling_who_awaits_a_future_leaves_its_task_alone(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        future = await client.submit(double, 4)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await future
+        fake_server.release()
+        assert await future == 8
+
+    _run(fake_server, work)
+    assert not fake_server.received_of(CancelTasks)
+
+
+@pytest.mark.parametrize("call", [lambda c: c.run(double, 1), lambda c: c.map(double, [1, 2])])
+def test_cancelling_a_call_that_nobody_else_can_await_ends_its_tasks(
+    fake_server: FakeServer, call: Callable[[AsyncClient], Any]
+) -> None:
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        waiting = asyncio.create_task(call(client))
+        await _until(lambda: fake_server.received_of(SubmitTasks))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await _until(lambda: fake_server.received_of(CancelTasks))
+
+    _run(fake_server, work)
+
+
+def test_procedures_and_questions(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        result = await client.run_procedure(RunFunction(double, 4))
+        assert (result.is_successful, result.data, result.exit_status) == (True, 8, 0)
+        assert await client.ajax_run_procedure(Fail()) == TaskResponse.ERROR
+        pending = await client.run_procedure(RunFunction(double, 4), waiting_seconds=0)
+        assert pending.is_successful is None
+        task_id = pending.task_id
+        assert await client.result(task_id) == 8
+        assert await client.logs(task_id) == f"output of {task_id}\n"
+        assert [piece async for piece in client.follow_logs(task_id)] == [f"output of {task_id}\n"]
+        assert [task.task_id for task in await client.tasks()] == [task_id]
+        assert await client.ajax_query_result(task_id) == TaskResponse.SUCCESS
+        assert await client.query_result(task_id) is None
+        with pytest.raises(UnknownTask):
+            await client.result(task_id)
+        with pytest.raises(UnknownTask):
+            await client.logs(task_id)
+        assert not await client.cancel(task_id)
+        assert (await client.get_status())["num_workers"] == 2
+        fake_server.hold()
+        waiting = await client.run_procedure(RunFunction(double, 4), waiting_seconds=0.01)
+        with pytest.raises(TimeoutError):
+            await client.result(waiting.task_id, timeout_seconds=0.01)
+        await client.quit()
+
+    _run(fake_server, work)
+
+
+def test_a_result_that_was_taken_is_gone_for_everybody(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        task_id = (await client.run_procedure(RunFunction(double, 4), waiting_seconds=0)).task_id
+        await client.result(task_id)
+        assert await client.query_result(task_id) is not None
+        await _until(lambda: not fake_server.reports)
+
+    _run(fake_server, work)
+
+
+def test_a_server_that_goes_fails_what_is_pending_and_the_next_call_connects_again(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        future = await client.submit(double, 1)
+        await _until(lambda: fake_server.received_of(SubmitTasks))
+        fake_server.drop_connections()
+        with pytest.raises(ServerUnreachable):
+            await future
+        fake_server.is_holding = False
+        assert await client.run(double, 2) == 4
+
+    _run(fake_server, work)
+
+
+def test_a_closed_client_says_so(fake_server: FakeServer) -> None:
+    async def main() -> None:
+        client = AsyncClient(fake_server.address, None, b"key")
+        assert await client.run(double, 1) == 2
+        await client.close()
+        await client.close()
+        with pytest.raises(ServerUnreachable, match="closed"):
+            await client.run(double, 1)
+
+    asyncio.run(main())
+
+
+def test_nobody_there_or_the_wrong_key(fake_server: FakeServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncClient(str(tmp_path / "none"), None, b"key") as client:
+            with pytest.raises(ServerUnreachable, match="there is no socket file"):
+                await client.run(double, 1)
+            assert await client.ajax_query_result("x") == TaskResponse.ERROR
+        async with AsyncClient(fake_server.address, None, b"another") as client:
+            with pytest.raises(AuthenticationFailed):
+                await client.run(double, 1)
+
+    asyncio.run(main())
+
+
+def test_arguments_are_checked_before_the_server_is_asked(tmp_path: Path) -> None:
+    async def main() -> None:
+        client = AsyncClient(str(tmp_path / "none"), None, b"key")
+        with pytest.raises(TypeError, match="must be a function"):
+            await client.run(5, 1)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="chunksize"):
+            await client.map(double, [1], chunksize=0)
+        with pytest.raises(ValueError, match="window"):
+            client.imap(double, [1], window=0)
+        with pytest.raises(TypeError, match="not iterable"):
+            client.imap(double, 5)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+def test_it_works_on_uvloop_too(fake_server: FakeServer) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> Any:
+        async with AsyncClient(fake_server.address, None, b"key") as client:
+            return await client.map(double, range(300)), await client.run(len, b"x" * 3_000_000)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == (list(range(0, 600, 2)), 3_000_000)
+
+
+def test_inside_a_task_every_wait_is_told(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALPABLE_TASK_ID", "parent")
+    monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
+
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        waiting = asyncio.create_task(client.map(double, [1, 2]))
+        await _until(lambda: fake_server.received_of(BeginWait))
+        fake_server.release()
+        assert await waiting == [2, 4]
+
+    _run(fake_server, work)
+    assert [len(wait.task_ids) for wait in fake_server.received_of(BeginWait)] == [2]
