@@ -54,7 +54,6 @@ class Preparation:
         try:
             self._initializer(*self._initargs)
         except BaseException as error:
-            logger.critical("Exception in initializer:", exc_info=True)
             raise InitializerFailed(f"{type(error).__name__}: {error}") from error
         _prepared.add(self._key)
 
@@ -191,6 +190,7 @@ class ExecutorPool:
             return None
         if not self.broken:
             self.broken = f"A process initializer failed, the pool is not usable anymore: {report.error_message}"
+            logger.critical("Exception in initializer:\n%s", report.traceback)
             threading.Thread(target=self._end_all, name="palpable-executor-broken", daemon=True).start()
         elif report.outcome == "succeeded":
             return None
