@@ -106,7 +106,7 @@ class Connection:
         self._is_abandoned = False
         self._is_orphan = False
         self.is_send_blocked = False
-        self.max_payload_bytes = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES)
+        self._max_task_bytes = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES) - FRAME_OVERHEAD_BYTES
         forking.register(self)
 
     # --- submitting -----------------------------------------------------------------------------------------------
@@ -118,8 +118,19 @@ class Connection:
             ServerUnreachable: the connection is broken; nothing was submitted.
             PayloadTooLarge: the server accepts less.
         """
-        self.add_task(request, function, options, taker)
-        if monotonic() - self._flushed_at > GATHER_SECONDS:
+        size = len(request.payload) + len(function)
+        if size > self._max_task_bytes:
+            raise self._too_large(size, request.name)
+        if self._broken:
+            raise self.error()
+        # Before it can be sent: the result might be here first.
+        self._takers[request.task_id] = taker
+        is_full = self._outbox.add_task(request, function, options)
+        if self._broken:
+            # Broken between the look above and the entry into `_takers`: whoever broke it may have looked there before.
+            self._fail_everything()
+            return
+        if is_full or monotonic() - self._flushed_at > GATHER_SECONDS:
             self.flush()
         if not self._background.is_attentive:
             self._background.attend()
@@ -139,28 +150,27 @@ class Connection:
             taker: gets the result; None: the server keeps it for a query.
             needs_exit: the result is to hold exit status and usage.
         """
-        if len(request.payload) + len(function) + FRAME_OVERHEAD_BYTES > self.max_payload_bytes:
-            raise self._too_large(len(request.payload) + len(function), request.name)
+        size = len(request.payload) + len(function)
+        if size > self._max_task_bytes:
+            raise self._too_large(size, request.name)
         if self._broken:
             raise self.error()
         delivery: Delivery = "none" if taker is None else "push"
         if taker is not None:
-            # Before it can be sent: the result might be here first.
             self._takers[request.task_id] = taker
         is_full = self._outbox.add_task(request, function, options, delivery, needs_exit)
         if self._broken:
-            # Broken between the look above and the entry into `_takers`: whoever broke it may have looked there
-            # before.
-            self._fail_everything()
+            self._fail_everything()  # as in `submit`
         elif is_full:
             self.flush()
 
     def _too_large(self, size: int, name: str) -> PayloadTooLarge:
+        limit = self._max_task_bytes + FRAME_OVERHEAD_BYTES
         return PayloadTooLarge(
             f"{name or 'the task'} and its arguments take {size} bytes pickled; the server accepts "
-            f"{self.max_payload_bytes}. Pass large data by file or database, or raise the server's limit.",
+            f"{limit}. Pass large data by file or database, or raise the server's limit.",
             size_bytes=size,
-            limit_bytes=self.max_payload_bytes,
+            limit_bytes=limit,
         )
 
     # --- asking ---------------------------------------------------------------------------------------------------
@@ -187,7 +197,7 @@ class Connection:
         self.pending.requests[request.request_id] = request
         self._outbox.add(message)
         if self._broken:
-            self._fail_everything()  # as in `add_task`
+            self._fail_everything()  # as in `submit`
 
     def answer_to(self, make: Callable[[int], Message]) -> Any:
         """Ask, wait, and return the answer.
@@ -467,7 +477,7 @@ class Connection:
         with self._lock:
             if self._broken:
                 return
-            # First the flag, then the failing: see `add_task`.
+            # First the flag, then the failing: see `submit`.
             self._broken = reason
         try:
             self.stream.shutdown(socket.SHUT_RDWR)  # ends the recv of whoever reads

@@ -72,7 +72,7 @@ class Pending:
         taker = self.takers.get(report.task_id)
         if taker is not None:
             if not taker.take(report):
-                self._run_in_background(lambda: taker.finish(report))
+                self._finish_later(taker, report)
             # Only now: an interrupt before this line has the message delivered once more.
             self.takers.pop(report.task_id, None)
 
@@ -88,9 +88,18 @@ class Pending:
             request.fail(make_error())
 
     def _on_results(self, message: ResultsPushed) -> None:
+        takers = self.takers
         for report in message.reports:
-            self.take_result(report)
+            taker = takers.get(report.task_id)
+            if taker is not None:
+                # As `take_result`, written out: this is done for every task.
+                if not taker.take(report):
+                    self._finish_later(taker, report)
+                takers.pop(report.task_id, None)
         self._outbox.acknowledge(message.sequence)
+
+    def _finish_later(self, taker: ResultTaker, report: TaskReport) -> None:
+        self._run_in_background(lambda: taker.finish(report))
 
     def _on_found(self, message: ResultsFound) -> None:
         self._on_answer(message)

@@ -28,12 +28,6 @@ T = TypeVar("T")
 
 _FINAL = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 
-# Who against whom: a reader that completes a future without a condition, against a thread that makes the condition,
-# looks at the state under it, and sleeps. Under this lock either the reader sees the condition, and leaves the future
-# to the background thread, or the other sees the state. One lock for all, since it is held for two assignments.
-# Reentrant, since the garbage collector may run somebody's `__del__` anywhere.
-_completing = threading.RLock()
-
 
 class TaskFuture(Future[T]):
     """What a submitted task will return. Made by `submit`; works with everything that takes a `Future`.
@@ -67,10 +61,14 @@ class TaskFuture(Future[T]):
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._made_condition
         if condition is None:
-            with _completing:
-                condition = self._made_condition
-                if condition is None:
-                    condition = self._made_condition = threading.Condition()
+            made = threading.Condition()
+            condition = self.__dict__.setdefault("_made_condition", made)
+            # Who against whom: a reader in `take`, which found no condition and is about to set the state, against us,
+            # who hold one and are about to look at the state under it, twice perhaps. The reader first sets
+            # `_has_arrived` and then looks for a condition; we made the condition and look now. So one sees the other;
+            # and if it is us, the state is set before anybody can hold the condition.
+            if condition is made and self._has_arrived and self._state not in _FINAL:
+                self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
             if self._state not in _FINAL:
                 # Whoever asks for it will wait by other means than `result`: the background thread has to read for
                 # them.
@@ -90,22 +88,27 @@ class TaskFuture(Future[T]):
     # --- completing: called by the connection ----------------------------------------------------------------------
 
     def take(self, report: TaskReport) -> bool:
-        with _completing:
-            if not self._has_arrived:
-                self._report = report
-                self._is_cancelled = report.outcome == "cancelled"
-                self._has_arrived = True
-            is_completed = self._complete_without_condition()
-        self._wake_watchers()
-        return is_completed
+        if not self._has_arrived:
+            self._report = report
+            if report.outcome == "cancelled":
+                self._is_cancelled = True
+            self._has_arrived = True
+        return self._arrive()
 
     def fail(self, error: Exception) -> bool:
-        with _completing:
-            if not self._has_arrived:
-                self._exception = error
-                self._has_arrived = True
-            is_completed = self._complete_without_condition()
-        self._wake_watchers()
+        if not self._has_arrived:
+            self._exception = error
+            self._has_arrived = True
+        return self._arrive()
+
+    def _arrive(self) -> bool:
+        """Set the state, if nobody holds the condition; return whether that was so."""
+        is_completed = self._made_condition is None
+        if is_completed and self._state not in _FINAL:
+            self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
+        for blocked in self.watchers:
+            if blocked.is_done():
+                blocked.wake()
         return is_completed
 
     def finish(self, report: TaskReport) -> None:
@@ -119,14 +122,6 @@ class TaskFuture(Future[T]):
 
     def finish_failed(self, error: Exception) -> None:
         self.finish(TaskReport(self.task_id, ""))
-
-    def _complete_without_condition(self) -> bool:
-        """Set the state if nobody can hold the condition; the caller holds `_completing`."""
-        if self._made_condition is not None:
-            return False
-        if self._state not in _FINAL:
-            self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
-        return True
 
     def _complete(self) -> None:
         """Set the state under the condition, and tell those that sleep on it."""
@@ -151,15 +146,10 @@ class TaskFuture(Future[T]):
         if threading.current_thread() is not threading.main_thread():
             self._complete()
             return
-        # Not here: a Ctrl-C half way through would leave some of those that wait without a word. The background thread
-        # is about to do it.
+        # Not here: a Ctrl-C half way through would leave some of those that wait without a word. The background
+        # thread is about to do it.
         with self._condition:
             self._condition.wait_for(lambda: self._state in _FINAL)
-
-    def _wake_watchers(self) -> None:
-        for blocked in self.watchers:
-            if blocked.is_done():
-                blocked.wake()
 
     # --- asking ----------------------------------------------------------------------------------------------------
 
