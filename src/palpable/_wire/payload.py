@@ -17,6 +17,7 @@ from palpable._wire.culprit import find_culprit, kind_of
 from palpable._wire.failure import exception_of
 from palpable._wire.pickled_exception import PickledException, dumps_exception
 from palpable._wire.pickled_function import PickledFunction, dumps_function, name_of
+from palpable._wire.plain_function import loads_plain
 from palpable.units.task_exceptions import NotPicklable, NotUnpicklable
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def dumps_result(value: Any) -> bytes:
 
 def loads(data: bytes) -> Any:
     """Return the object in `data`. Raises whatever unpickling it raises."""
-    return pickle.loads(data)
+    return loads_plain(data) if data[:1] == b"\0" else pickle.loads(data)
 
 
 def result_of(report: TaskReport) -> Any:

@@ -26,6 +26,7 @@ from cloudpickle import cloudpickle
 from palpable._wire.by_value_pickler import dumps_by_value
 from palpable._wire.culprit import find_culprit
 from palpable._wire.held_values import HeldValues
+from palpable._wire.plain_function import dumps_plain
 from palpable.units.task_exceptions import NotPicklable
 
 
@@ -74,7 +75,7 @@ def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
     is_stable = held.add(function)
     name = name_of(function)
     try:
-        data = dumps_by_value(function)
+        data = dumps_plain(function) or dumps_by_value(function)
     except Exception as error:  # __reduce__ and the like are the user's, and may raise anything
         culprit = find_culprit(function, dumps_by_value)
         raise NotPicklable(
