@@ -17,7 +17,7 @@ from palpable._wire.payload import dumps_call, dumps_function, dumps_params, res
 
 SLOW_SOURCE_SECONDS = 0.001
 """A source that takes longer than this for a param is not asked for another while there is a result to yield."""
-READ_AT_ONCE = 64
+READ_AT_ONCE = 256
 
 
 class ParamSource:
@@ -95,7 +95,8 @@ def lazy_map(
                 arrival = Arrival(request.task_id, group, is_chunk=not is_single)
                 # Known before it is sent: an interrupt between the two has it cancelled for nothing, which is no harm.
                 ahead.add(arrival, len(chunk))
-                connection.submit(request, pickled.data, options, arrival)
+                connection.add_task(request, pickled.data, options, arrival)
+        connection.flush()
 
     def wait() -> None:
         if is_ordered:
@@ -125,9 +126,7 @@ def lazy_map(
                 yield values
                 del values
             else:
-                values.reverse()
-                while values:
-                    yield values.pop()
+                yield from values
         if source.error is not None:
             raise source.error
     finally:

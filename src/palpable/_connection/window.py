@@ -12,6 +12,8 @@ TASKS_AHEAD_PER_WORKER = 4
 CHUNK_SECONDS = 0.005
 """What a chunk should take: long beside a message, short for somebody who waits for the first results."""
 CHUNK_MAX = 4096
+CHUNKS_IN_WINDOW = 2
+"""For each worker, in a window of so many params: one that runs, and one that is ready."""
 
 
 class Window(Generic[K]):
@@ -34,7 +36,7 @@ class Window(Generic[K]):
         self._is_adaptive = chunksize == "auto" and not is_single
         self._counts_params = window is not None
         self._limit = ahead if window is None else window
-        self._chunk_max = CHUNK_MAX if window is None else max(1, window // ahead)
+        self._chunk_max = CHUNK_MAX if window is None else max(1, window // (CHUNKS_IN_WINDOW * workers))
 
     def _room(self) -> int:
         return self._limit - (self._params if self._counts_params else len(self.sizes))

@@ -373,7 +373,10 @@ def inside_task(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inside_a_task_every_wait_is_told_before_it_begins(fake_server: FakeServer, fake_client: Client) -> None:
     assert fake_client.run(double, 2) == 4
     assert fake_client.map(double, [1, 2]) == [2, 4]
-    assert fake_client.submit(double, 3).result(timeout=10) == 6
+    fake_server.hold()
+    future = fake_client.submit(double, 3)
+    threading.Timer(0.05, fake_server.release).start()
+    assert future.result(timeout=10) == 6
     assert fake_server.conversations[0].inside_task == "parent"
     waits = fake_server.received_of(BeginWait)
     assert [len(wait.task_ids) for wait in waits] == [1, 2, 1]

@@ -38,7 +38,7 @@ def test_it_is_filled_again_only_when_a_quarter_is_free() -> None:
     assert window.is_low
 
 
-@pytest.mark.parametrize(("window", "largest"), [(None, CHUNK_MAX), (1000, 125), (4, 1)])
+@pytest.mark.parametrize(("window", "largest"), [(None, CHUNK_MAX), (1000, 250), (4, 1)])
 def test_chunks_grow_while_they_are_quick_up_to_a_limit(window: int | None, largest: int) -> None:
     ahead = Window[int](2, is_single=False, window=window, chunksize="auto")
     for _ in range(20):
