@@ -17,6 +17,7 @@ import pytest
 
 from palpable._wire.payload import loads
 from palpable._zygote.os_calls import PR_SET_CHILD_SUBREAPER, become_subreaper
+from palpable.units.messenger import current_task
 from support.processes import is_alive, wait_gone
 from support.wait import wait_until
 from support.zygotes import FakeServer, serve
@@ -30,6 +31,33 @@ def _error(ended: Any) -> BaseException:
 
 
 # --- one task ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_task_says_is_in_its_output_too_in_order(tmp_path: Path) -> None:
+    def speak() -> str:
+        messenger = current_task()
+        print("first")
+        messenger.info("second")
+        print("third ", end="")
+        messenger.print("fourth", 4)
+        sys.stdout = None  # type: ignore[assignment]
+        messenger.error("fifth")
+        return messenger.name
+
+    async def test(server: FakeServer) -> None:
+        process = await server.take()
+        said = [await process.run(speak)] + [await process.receive() for _ in range(3)]
+        assert [(message.level, message.text) for message in said[:3]] == [
+            ("INFO", "second"),
+            ("PRINT", "fourth 4\n"),
+            ("ERROR", "fifth"),
+        ]
+        assert said[3].is_successful and loads(said[3].payload) == "speak"
+        await server.exit_of(process)
+        assert process.output() == "first\nINFO: second\nthird fourth 4\nERROR: fifth\n"
+
+    serve(tmp_path, test)
+
 
 
 def test_a_task_runs_and_its_process_exits(tmp_path: Path) -> None:

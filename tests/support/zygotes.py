@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from palpable._wire.framing import FrameReader, encode_frame
 from palpable._wire.messages import FromTaskProcess, ProcessExit, RunTasks, TaskEnded, TaskOrder, ZygoteReady
-from palpable._wire.payload import dumps_call, dumps_function, loads
+from palpable._wire.payload import dumps_call, dumps_function, loads, name_of
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.zygote_handle import ForkedProcess, ZygoteHandle
 
@@ -23,7 +23,8 @@ WAIT_SECONDS = 20.0
 def order(function: Callable[..., Any], *args: Any, task_id: str = "t1") -> TaskOrder:
     """An order to call `function`; `functions_of` gives what has to travel with it."""
     key = dumps_function(function).key
-    return TaskOrder(task_id, 1, "call", key, dumps_call(args, {}), token=f"token of {task_id}")
+    token, name = f"token of {task_id}", name_of(function).rpartition(".")[2]
+    return TaskOrder(task_id, 1, "call", key, dumps_call(args, {}), token=token, name=name)
 
 
 def functions_of(*functions: Callable[..., Any]) -> dict[str, bytes]:

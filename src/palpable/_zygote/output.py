@@ -57,6 +57,14 @@ def flush() -> None:
         return
 
 
+def say(level: str, text: str) -> None:
+    """Write a message that the task sent through its messenger, in order with what it prints. Never raises."""
+    try:
+        _stdout.write(text if level == "PRINT" else f"{level}: {text}\n")
+    except BaseException:  # the task closed the stream
+        return
+
+
 def end() -> int:
     """Return how long the spool file is; 0 if the task closed it."""
     try:

@@ -36,7 +36,7 @@ from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
-from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, ToTaskProcess
+from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
 from palpable._zygote.os_calls import dup2, getppid
@@ -328,6 +328,8 @@ class TaskProcess:
         """Send a message of the running task (TaskSaid, TaskProgressed)."""
         if os.getpid() != self._pid:
             return  # a child that the task forked; the socket is its parent's
+        if type(message) is TaskSaid:
+            output.say(message.level, message.text)
         with self._lock:
             if self._connection is None:
                 self._socket.sendall(encode_frame(message))
