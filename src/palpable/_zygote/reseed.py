@@ -7,12 +7,19 @@ Only generators of modules that the zygote has loaded are concerned: one loaded 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from palpable._zygote.os_calls import getrandom
+
 SEED_BYTES = 32
+STATE_BYTES = 624 * 4
+"""Of a Mersenne twister."""
 
 
 def find_generators() -> list[Callable[[], object]]:
@@ -23,12 +30,32 @@ def find_generators() -> list[Callable[[], object]]:
 def _for_random() -> Callable[[], object]:
     generator: Any = sys.modules["random"]._inst
     base: Any = type(generator).__base__  # the generator itself, written in C
+    state = _state_in(generator, base)
+    if state is not None:
+        generator.gauss_next = None
+        return partial(getrandom, state, STATE_BYTES, 0)
 
     def seed() -> None:
         base.seed(generator, int.from_bytes(os.urandom(SEED_BYTES), "little"))
         generator.gauss_next = None
 
     return seed
+
+
+def _state_in(generator: Any, base: Any) -> ctypes.c_void_p | None:
+    """Return where the generator keeps its state; None if it can't be overwritten there.
+
+    A Mersenne twister is as good with any state. To fill it with random bytes writes to a page or two; to seed it in
+    Python, to ten more.
+    """
+    offset = base.__basicsize__ - STATE_BYTES
+    if getrandom is None or not 16 <= offset <= 24:
+        return None
+    expected = array("I", generator.getstate()[1][:-1]).tobytes()
+    for address in range(id(generator) + 16, id(generator) + offset + 1, 4):
+        if ctypes.string_at(address, STATE_BYTES) == expected:
+            return ctypes.c_void_p(address)
+    return None
 
 
 def _for_numpy() -> Callable[[], object]:

@@ -32,70 +32,43 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
-from palpable._zygote.os_calls import dup2, getppid
 from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger, set_current_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from palpable._connection.connection import Connection
     from palpable._zygote.import_costs import ImportClock
-    from palpable._zygote.os_calls import Call
 
 SOCKET_FD = 63
 """The private socket, in every task process. High, so that a task that closes everything and then opens files does not
 come to have a file there by chance; below 64, which is as many as the kernel's smallest table holds."""
 
-FIRST_READ_BYTES = 1 << 14
 NEXT_READ_BYTES = 1 << 18
-ANCILLARY_BYTES = 64
-REHEARSALS = 40
 MAX_FUNCTIONS = 100
 """Unpickled functions a process keeps."""
-
-
-class _Rehearsed(BaseException):
-    """Raised in place of the end of the process."""
-
-
-def _end_rehearsal(_code: int) -> NoReturn:
-    raise _Rehearsed
-
-
-def _add_one(number: int) -> int:
-    return number + 1
-
-
-_add_one.__module__ = "__main__"  # so that it travels by value, as most functions do
 
 
 class TaskProcess:
     """What a task process does. Made once, in the zygote, so that a fork need not make anything.
 
     Args:
-        calls_at_birth: what a new process calls first.
         clock: measures imports.
     """
 
-    def __init__(self, calls_at_birth: list[Call], clock: ImportClock) -> None:
-        self._calls_at_birth = calls_at_birth
-        self._exit_process: Callable[[int], NoReturn] = os._exit
+    def __init__(self, clock: ImportClock) -> None:
         self._open_socket()
         self._reader: FrameReader[Any] = FrameReader(ToTaskProcess)
-        self._decode_first = Decoder(RunTasks).decode
         self._environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
-        self._clock = clock
-        self._connection: Connection | None = None
-        self._lock = Lock()
-        self._pid = 0
+        self.clock = clock
+        self.connection: Connection | None = None
+        self.lock = Lock()
+        self.pid = 0
         self._orders: deque[TaskOrder] = deque()
         self._take_backs = 0
         self._functions: OrderedDict[str, Any] = OrderedDict()
@@ -103,55 +76,32 @@ class TaskProcess:
 
     # --- the life of the process ----------------------------------------------------------------------------------
 
-    def live(self, zygote_pid: int, socket_fd: int, spool_fd: int) -> NoReturn:
-        """Begin as a copy of the zygote, in which only fork has been called; end by ending this process.
-
-        Args:
-            zygote_pid: the parent.
-            socket_fd: this process's private socket, at another file descriptor than it is to have.
-            spool_fd: its spool file.
-        """
-        try:
-            dup2(socket_fd, SOCKET_FD)
-            dup2(spool_fd, 1)
-            dup2(spool_fd, 2)
-            for function, arguments in self._calls_at_birth:
-                function(*arguments)
-            if getppid() == zygote_pid:  # else it died before the kernel knew that this process is to die with it
-                self._obey()
-        except _Rehearsed:
-            raise
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-            output.flush()
-        self._exit_process(1)
-
-    def _obey(self) -> NoReturn:
-        """Wait for the first frame, and do what it orders."""
-        self._pid = os.getpid()
-        data, ancillary, _, _ = self._socket.recvmsg(FIRST_READ_BYTES, ANCILLARY_BYTES)
-        if len(data) > 4 and int.from_bytes(data[:4], "little") == len(data) - 4:
-            # One whole frame, as nearly always: decoded here, at half the cost (in memory pages written to).
-            first = self._decode_first(data[4:])
-            messages = [first]
-        else:
-            while not (messages := self._reader.feed(data)):
-                if not data:
-                    self._exit_process(0)  # no longer needed
-                data = self._socket.recv(NEXT_READ_BYTES)
-            first = messages[0]
+    def obey(self, data: bytes, ancillary: list[Any]) -> NoReturn:
+        """Do what the first frame orders, of which `data` is the beginning."""
+        while not (messages := self._reader.feed(data)):
+            if not data:
+                os._exit(0)  # no longer needed
+            data = self.socket.recv(NEXT_READ_BYTES)
+        first = messages[0]
         if first.isolation == "task":
             self._pickled_functions = first.functions
-            self._run_alone(first.tasks[0])
+            ended = self._attempt(first.tasks[0])
+            output.flush()
+            self.end(ended)
         for message in messages:
             self._take_orders(message)
         self._work(int.from_bytes(ancillary[0][2][:4], sys.byteorder))
 
-    def _run_alone(self, order: TaskOrder) -> NoReturn:
-        ended = self._attempt(order)
-        output.flush()
+    def end(self, ended: TaskEnded) -> NoReturn:
+        """Send the end of the only task, and end this process."""
         self._send_last(ended)
         self._exit_cleanly(0)
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """End this process because of an error that is not the task's."""
+        sys.excepthook(type(error), error, error.__traceback__)
+        output.flush()
+        os._exit(1)
 
     def _work(self, claim_fd: int) -> NoReturn:
         """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
@@ -194,45 +144,19 @@ class TaskProcess:
     def _exit_cleanly(self, code: int) -> NoReturn:
         """End this process, and remove what would stay on disk: the folder for temporary files of `multiprocessing`."""
         util = sys.modules.get("multiprocessing.util")
-        if util and self._exit_process is not _end_rehearsal:
+        if util:
             finalizers = getattr(util, "_finalizer_registry", {})
             for key in [key for key in finalizers if key[0] is not None and key[0] < 0]:
                 with suppress(Exception):
                     finalizers[key]()
-        self._exit_process(code)
-
-    def rehearse(self) -> None:
-        """Live a few times in the zygote, with one trivial task: code that has run before writes to less memory."""
-        from palpable._wire.payload import dumps_call, dumps_function
-
-        function = dumps_function(_add_one)
-        order = TaskOrder("", 1, "call", function.key, dumps_call((1,), {}))
-        frame = encode_frame(RunTasks(tasks=[order], functions={function.key: function.data}))
-        real = self._calls_at_birth, self._exit_process
-        self._calls_at_birth = [(getppid, ())] * len(self._calls_at_birth)
-        self._exit_process = _end_rehearsal
-        spool_fds = os.dup(1), os.dup(2)
-        for _ in range(REHEARSALS):
-            ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-            with ours, theirs:
-                ours.sendall(frame)
-                with suppress(_Rehearsed):
-                    self.live(getppid(), theirs.fileno(), spool_fds[1])
-            self._functions.clear()
-        for number, fd in enumerate(spool_fds, 1):
-            os.dup2(fd, number)
-            os.close(fd)
-        os.close(SOCKET_FD)
-        self._calls_at_birth, self._exit_process = real
-        self._pickled_functions = {}
-        set_current_task(None)
+        os._exit(code)
 
     def _open_socket(self) -> None:
         """Make the object for the private socket, which is the same in all task processes: its number is."""
         ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
         with ours, theirs:
             os.dup2(theirs.fileno(), SOCKET_FD, inheritable=False)
-        self._socket = socket(AF_UNIX, SOCK_STREAM, 0, fileno=SOCKET_FD)
+        self.socket = socket(AF_UNIX, SOCK_STREAM, 0, fileno=SOCKET_FD)
         os.close(SOCKET_FD)
 
     # --- one task -------------------------------------------------------------------------------------------------
@@ -252,17 +176,15 @@ class TaskProcess:
         try:
             payload = dumps_result(self._run(order))
         except SystemExit as request:
-            self._exit(request)
+            self.exit(request)
         except BaseException as error:
-            return self._failure(order.task_id, error)
-        imported = self._clock.take_costs() if self._clock.costs else {}
+            return self.failure(order.task_id, error)
+        imported = self.clock.take_costs() if self.clock.costs else {}
         return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
     def _run(self, order: TaskOrder) -> Any:
         deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
-        messenger = Messenger(
-            order.task_id, order.attempt, deadline, order.name, self._get_connection, self._send
-        )
+        messenger = Messenger(order.task_id, order.attempt, deadline, order.name, self.get_connection, self.send)
         set_current_task(messenger)
         form = order.form
         if form == "procedure":
@@ -283,7 +205,7 @@ class TaskProcess:
             functions.popitem(last=False)
         return function
 
-    def _failure(self, task_id: str, error: BaseException) -> TaskEnded:
+    def failure(self, task_id: str, error: BaseException) -> TaskEnded:
         try:
             pickled = dumps_exception(error)
         except BaseException as worse:  # memory is short, or a signal handler of the task raised
@@ -297,57 +219,57 @@ class TaskProcess:
             error_type=pickled.error_type,
             error_message=pickled.error_message,
             traceback=pickled.traceback,
-            imported=self._clock.take_costs(),
+            imported=self.clock.take_costs(),
         )
 
-    def _exit(self, request: SystemExit) -> NoReturn:
+    def exit(self, request: SystemExit) -> NoReturn:
         """End this process as Python does for `sys.exit`."""
         code = request.code
         if code is not None and not isinstance(code, int):
             print(code, file=sys.stderr)
             code = 1
         output.flush()
-        if os.getpid() != self._pid:
-            self._exit_process((code or 0) & 0xFF)
+        if os.getpid() != self.pid:
+            os._exit((code or 0) & 0xFF)
         self._exit_cleanly((code or 0) & 0xFF)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def _get_connection(self) -> Connection:
+    def get_connection(self) -> Connection:
         """Return the connection through which this process is a client; made when a task first asks for it."""
-        with self._lock:
-            if self._connection is None:
+        with self.lock:
+            if self.connection is None:
                 from palpable._connection.connection import Connection
 
-                self._connection = Connection(
-                    self._socket, reader=self._reader, inside_task=True, on_other=self._take_orders
+                self.connection = Connection(
+                    self.socket, reader=self._reader, inside_task=True, on_other=self._take_orders
                 )
-            return self._connection
+            return self.connection
 
-    def _send(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         """Send a message of the running task (TaskSaid, TaskProgressed)."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self.pid:
             return  # a child that the task forked; the socket is its parent's
         if type(message) is TaskSaid:
             output.say(message.level, message.text)
-        with self._lock:
-            if self._connection is None:
-                self._socket.sendall(encode_frame(message))
+        with self.lock:
+            if self.connection is None:
+                self.socket.sendall(encode_frame(message))
                 return
-        self._connection.send(message)
+        self.connection.send(message)
 
     def _send_last(self, ended: TaskEnded) -> None:
         """Send the end of a task; end this process if that can't be done."""
-        if os.getpid() != self._pid:
-            self._exit_process(0)  # a child that the task forked; its parent answers
+        if os.getpid() != self.pid:
+            os._exit(0)  # a child that the task forked; its parent answers
         try:
             try:
-                self._send(ended)
+                self.send(ended)
             except (FrameError, MemoryError) as error:  # the result is too large for a frame, or for a copy of it
-                self._send(self._failure(ended.task_id, error))
+                self.send(self.failure(ended.task_id, error))
         except OSError as error:
             output.report(f"the answer of this task could not be sent: {error}. Did it close file descriptors?")
-            self._exit_process(1)
+            os._exit(1)
 
     def _read_orders_for(self, claim: int) -> None:
         """Read until the task that was claimed is the first in the queue.
@@ -360,10 +282,10 @@ class TaskProcess:
             return bool(self._orders) and not 0 < (claim - self._take_backs) % 256 < 128
 
         while not is_first():
-            if self._connection is not None:
-                self._connection.read_until(is_first)
+            if self.connection is not None:
+                self.connection.read_until(is_first)
                 continue
-            data = self._socket.recv(NEXT_READ_BYTES)
+            data = self.socket.recv(NEXT_READ_BYTES)
             if not data:
                 self._exit_cleanly(0)  # the server is gone, or has no use for this process any more
             for message in self._reader.feed(data):

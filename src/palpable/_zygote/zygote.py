@@ -33,7 +33,7 @@ from palpable._wire.messages import (
     ToZygote,
     ZygoteReady,
 )
-from palpable._zygote import fork_hooks, os_calls, output, reseed
+from palpable._zygote import fork_hooks, hot_memory, os_calls, output, reseed
 from palpable._zygote.import_costs import ImportClock
 from palpable._zygote.preloading import ThreadStarted, preload, source_files
 from palpable._zygote.settings import ZygoteSettings
@@ -162,7 +162,6 @@ class Zygote:
         os.dup2(null, 0)
         os.close(null)
         os_calls.unbuffer_c_stdout()
-        output.install()
         fork_hooks.keep_native_id_true()
         sys.meta_path.insert(0, self._clock)
         sys.modules["__main__"] = type(sys)("__main__")
@@ -170,22 +169,27 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(self._child_signal.fd, select.POLLIN)
-        self._task_process = TaskProcess(
-            [
-                *os_calls.calls_at_birth(_gaps_between({*self._keep_fds, SOCKET_FD})),
-                *self._child_signal.calls_at_birth(),
-                *((hook, ()) for hook in fork_hooks.after_in_child),
-                *((seed, ()) for seed in reseed.find_generators()),
-                (gc.enable, ()),
-            ],
-            self._clock,
-        )
-        self._task_process.rehearse()
         gc.collect()
-        gc.freeze()
         gc.disable()
-        os_calls.open_fresh_pools()
         os_calls.give_back_memory()
+        hot_memory.begin()
+        # Last, so that their code and all they make lie together.
+        from palpable._zygote.brief_life import make_life
+        from palpable._zygote.rehearsal import rehearse
+
+        output.install()
+        calls_at_birth = [
+            *os_calls.calls_at_birth(_gaps_between({*self._keep_fds, SOCKET_FD})),
+            *self._child_signal.calls_at_birth(),
+            *((hook, ()) for hook in fork_hooks.after_in_child),
+            *((seed, ()) for seed in reseed.find_generators()),
+            (os_calls.enable_gc, ()),
+        ]
+        self._task_process = TaskProcess(self._clock)
+        rehearse(self._task_process)
+        self._fork_process = hot_memory.copy_of(os_calls.fork)
+        self._live = make_life(self._task_process, SOCKET_FD, self._pid, calls_at_birth, os._exit)
+        gc.freeze()
 
     def _run_once(self) -> None:
         """One turn: wait, then
@@ -260,7 +264,7 @@ class Zygote:
             ours, theirs = ends = socketpair()
             if fork_hooks.before:
                 fork_hooks.run(fork_hooks.before)
-            pid = os_calls.fork()
+            pid = self._fork_process()
         except OSError as error:
             print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
             self._fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
@@ -272,7 +276,10 @@ class Zygote:
                 fork_hooks.run(fork_hooks.after_in_parent)
             return False
         if pid == 0:
-            self._task_process.live(self._pid, theirs.fileno(), spool[1])
+            try:
+                self._live(theirs.fileno(), spool[1])
+            except BaseException as error:
+                self._task_process.fail(error)
         if fork_hooks.after_in_parent:
             fork_hooks.run(fork_hooks.after_in_parent)
         self._alive[pid] = spool

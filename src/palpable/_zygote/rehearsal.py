@@ -1,0 +1,60 @@
+"""A task process lives a few times in the zygote, with one trivial task, before the first real one is forked.
+
+Runs in: the zygote. Code that has run before writes to less memory when it runs in a child: the interpreter fits an
+instruction to what it meets there the first few times, and fills its caches.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import socketpair
+from contextlib import suppress
+from typing import NoReturn
+
+from palpable._wire.framing import encode_frame
+from palpable._wire.messages import RunTasks, TaskOrder
+from palpable._wire.payload import dumps_call, dumps_function
+from palpable._zygote.brief_life import make_life
+from palpable._zygote.os_calls import getppid
+from palpable._zygote.task_process import SOCKET_FD, TaskProcess
+from palpable.units.messenger import set_current_task
+
+REHEARSALS = 40
+CALLS = 10
+"""As many calls at birth as there are about; the real ones would make another process of this one."""
+
+
+class _Rehearsed(BaseException):
+    """Raised in place of the end of the process."""
+
+
+def _end_rehearsal(_code: int) -> NoReturn:
+    raise _Rehearsed
+
+
+def _add_one(number: int) -> int:
+    return number + 1
+
+
+_add_one.__module__ = "__main__"  # so that it travels by value, as most functions do
+
+
+def rehearse(process: TaskProcess) -> None:
+    """Live, in this process, what `process` is to live in others."""
+    function = dumps_function(_add_one)
+    order = TaskOrder("0" * 24, 1, "call", function.key, dumps_call((1,), {}), token="0" * 32, name="f")
+    frame = encode_frame(RunTasks(tasks=[order], functions={function.key: function.data}))
+    live = make_life(process, SOCKET_FD, os.getppid(), [(getppid, ())] * CALLS, _end_rehearsal)
+    spool_fds = os.dup(1), os.dup(2)
+    for _ in range(REHEARSALS):
+        ours, theirs = socketpair()
+        ours.sendall(frame)
+        with suppress(_Rehearsed):
+            live(theirs.fileno(), spool_fds[1])
+        ours.close()
+        theirs.close()
+    for number, fd in enumerate(spool_fds, 1):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.close(SOCKET_FD)
+    set_current_task(None)
