@@ -337,10 +337,10 @@ class Connection:
 
     def read_without_waiting(self) -> bool:
         """For the background thread: dispatch what was received before; return whether there was something."""
-        if not self._inbox.may_hold_messages and not getattr(self.stream, "has_plaintext", False):
-            return False
-        self._read(0.0 if self._inbox.may_hold_messages else None)
-        return True
+        if self._inbox.may_hold_messages or getattr(self.stream, "has_more", False):
+            self._read(None)
+            return True
+        return False
 
     def read_ready(self) -> None:
         """For the background thread: read from the socket, which has something."""

@@ -147,8 +147,8 @@ def _recv(stream: socket.socket | TlsStream, deadline: float) -> bytes:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("it did not answer the handshake")
-        has_plaintext = isinstance(stream, TlsStream) and stream.has_plaintext
-        if not has_plaintext and not wait_until_ready((stream,), (), left):
+        has_more = isinstance(stream, TlsStream) and stream.has_more
+        if not has_more and not wait_until_ready((stream,), (), left):
             continue
         try:
             data = stream.recv(HANDSHAKE_LIMIT_BYTES)

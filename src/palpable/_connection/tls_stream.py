@@ -35,6 +35,8 @@ class TlsStream:
         self._lock = threading.Lock()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self.has_more = False
+        """Whether `recv` may return something without reading the socket."""
         self._unsent = b""
         self._unsent_count = 0
         """How much plain text `_unsent` is."""
@@ -51,6 +53,7 @@ class TlsStream:
             try:
                 self._tls.do_handshake()
                 self._send_all(self._outgoing.read(), timeout_seconds)
+                self.has_more = True  # perhaps: what came behind the handshake is in the buffer
                 return
             except ssl.SSLWantReadError:
                 self._send_all(self._outgoing.read(), timeout_seconds)
@@ -65,29 +68,23 @@ class TlsStream:
         """Return the server's certificate (DER)."""
         return self._tls.getpeercert(binary_form=True)
 
-    @property
-    def has_plaintext(self) -> bool:
-        """Whether `recv` would return something without reading the socket."""
-        return self._tls.pending() > 0
-
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Return decrypted bytes; b"" at the end. Raises BlockingIOError when there are none now."""
+        if not self.has_more:
+            data = self._socket.recv(READ_BYTES)
+            with self._lock:
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
         with self._lock:
             try:
-                return self._tls.read(size)
+                plaintext = self._tls.read(size)
+                # One record at a time; several may have come at once. `SSLObject.pending` knows only of the one begun.
+                self.has_more = True
+                return plaintext
             except ssl.SSLWantReadError:
-                pass
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                return b""
-        data = self._socket.recv(READ_BYTES)
-        with self._lock:
-            if data:
-                self._incoming.write(data)
-            else:
-                self._incoming.write_eof()
-            try:
-                return self._tls.read(size)
-            except ssl.SSLWantReadError:
+                self.has_more = False
                 raise BlockingIOError from None
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 return b""
