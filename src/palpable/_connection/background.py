@@ -178,8 +178,8 @@ class Background:
         if receiver.fileno() in ready:
             try:
                 receiver.recv(4096)
-            except BlockingIOError:
-                pass
+            except OSError:
+                pass  # none there after all, or closed at the exit of the interpreter
         if is_reading and stream.fileno() in ready:
             connection.read_ready()
 

@@ -52,6 +52,8 @@ FRESH_SECONDS = 0.01
 """So long after somebody read, a connection is taken to be alive."""
 CLOSE_SECONDS = 2.0
 """How long `close` tries to send what is unsent."""
+EXIT_SECONDS = 1.0
+"""How long the exit of the interpreter does."""
 FRAME_OVERHEAD_BYTES = 1 << 10
 
 
@@ -538,9 +540,12 @@ class Connection:
         except (OSError, ValueError):
             pass  # what could not be sent is lost with the connection
 
-    def abandon(self) -> None:
-        """In a forked child: this connection is the parent's."""
-        self._broken = "it belongs to the process that forked this one"
+    def abandon(self, reason: str) -> None:
+        """Give the socket back without a word, to the process that forked this one or because this one exits.
+
+        Nobody is told: there are no other threads in a forked child, and those of a process that exits are stopped.
+        """
+        self._broken = reason
         self._is_abandoned = True
         self._lock = threading.RLock()
         self._leadership = Leadership(by_anyone=True)
@@ -553,9 +558,11 @@ class Connection:
 
 
 def _flush_all() -> None:
+    """At the exit of the interpreter: what was submitted leaves. Nobody waits for results."""
     for connection in forking.open_connections():
         if connection.is_usable:
-            connection._flush_at_end(1.0)
+            connection._flush_at_end(EXIT_SECONDS)
+            connection.abandon("the interpreter exits")
 
 
 atexit.register(_flush_all)

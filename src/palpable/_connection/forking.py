@@ -33,7 +33,7 @@ def _give_up_in_child() -> None:
     inherited = open_connections()
     _open.clear()
     for connection in inherited:
-        connection.abandon()
+        connection.abandon("it belongs to the process that forked this one")
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

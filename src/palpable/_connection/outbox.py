@@ -135,29 +135,31 @@ class Outbox:
         return writer is not None and writer[0] != threading.get_ident()
 
     def _close_batch(self) -> None:
-        """Turn what is gathered into a frame. The caller holds the lock."""
+        """Turn what is gathered into frames. The caller holds the lock."""
         received, batch = self._received, self._batch
-        frame = bytearray()
+        frames: list[bytearray] = []
         if received > self._acknowledged:
             # Before everything added later: a question must not find a result that was taken already.
-            frame += encode_frame(ResultsReceived(sequence=received))
+            frames.append(encode_frame(ResultsReceived(sequence=received)))
         if batch is not None:
             request_id = next(self._request_ids)
             self.unanswered[request_id] = batch
-            frame += encode_frame(
-                SubmitTasks(
-                    request_id=request_id,
-                    tasks=batch.tasks,
-                    functions=batch.functions,
-                    options=batch.options,
-                    delivery=batch.delivery,
-                    needs_exit=batch.needs_exit,
+            frames.append(
+                encode_frame(
+                    SubmitTasks(
+                        request_id=request_id,
+                        tasks=batch.tasks,
+                        functions=batch.functions,
+                        options=batch.options,
+                        delivery=batch.delivery,
+                        needs_exit=batch.needs_exit,
+                    )
                 )
             )
-        if frame:
+        if frames:
             # First queued, then forgotten: after an interrupt between the two it is sent twice, which is allowed, since
             # tasks have ids. The other order would lose it.
-            self._frames.append(frame)
+            self._frames.extend(frames)
             self._acknowledged, self._batch = received, None
 
     # --- what became of it ----------------------------------------------------------------------------------------
