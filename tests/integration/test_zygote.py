@@ -59,7 +59,6 @@ def test_what_a_task_says_is_in_its_output_too_in_order(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-
 def test_a_task_runs_and_its_process_exits(tmp_path: Path) -> None:
     async def test(server: FakeServer) -> None:
         process = await server.take()
@@ -450,3 +449,24 @@ def test_when_the_zygote_is_killed_everything_below_it_is_gone_and_the_server_is
         serve(tmp_path, test)
     finally:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+# --- forking several at a time ----------------------------------------------------------------------------------
+
+
+def test_with_slack_they_are_forked_several_at_a_time(tmp_path: Path) -> None:
+    async def test(server: FakeServer) -> None:
+        server.handle.keep_alive(4, slack=2)
+        await server.until(lambda: len(server.forked) == 4)
+        assert await server.value(os.getpid) and await server.value(os.getpid)
+        await asyncio.sleep(0.2)
+        assert len(server.forked) == 4, "two may be missing"
+        assert await server.value(os.getpid)
+        await server.until(lambda: len(server.forked) == 7)
+        server.handle.keep_alive(40, slack=2)
+        await server.until(lambda: len(server.forked) == 43)
+        assert len({process.pid for process in server.forked}) == 43
+        numbers = [(await server.value(lambda number: number + 1, number)) for number in range(20)]
+        assert numbers == list(range(1, 21))
+
+    serve(tmp_path, test, processes=0)

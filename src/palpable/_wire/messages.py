@@ -389,7 +389,7 @@ class ZygoteReady(Message, frozen=True, tag="zygote-ready"):
 
 
 class ProcessesForked(Message, frozen=True, tag="forked"):
-    """New idle task processes. With the message travels one file descriptor for each: the server's end of its sockets."""
+    """New idle task processes. One file descriptor for each travels along: the server's end of its sockets."""
 
     pids: list[int]
     spools: list[str]
@@ -419,6 +419,9 @@ class KeepAlive(Message, frozen=True, tag="keep"):
     """Keep this many task processes alive, busy and idle together: fork whenever there are fewer. Never kills."""
 
     count: int
+    slack: int = 0
+    """How many may be missing before any is forked; then all that are missing are, in one go. Each fork makes the
+    zygote pay again for the memory it writes to, so several at a time are cheaper."""
 
 
 class EndProcess(Message, frozen=True, tag="end"):

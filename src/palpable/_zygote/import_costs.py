@@ -35,9 +35,7 @@ class ImportClock:
         costs, self.costs = self.costs, {}
         return costs
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if path is not None or "." in name:
             return None
         for finder in sys.meta_path:

@@ -94,9 +94,7 @@ def has_mark(pid: int, mark: str) -> bool:
         return False
 
 
-def kill_strays(
-    known: Container[int], *, find: Callable[[], Set[int]] = children, give_up_seconds: float = 2.0
-) -> int:
+def kill_strays(known: Container[int], *, find: Callable[[], Set[int]] = children, give_up_seconds: float = 2.0) -> int:
     """Kill and reap every child that is not in `known`, and what becomes a child by that, until none is left.
 
     Args:

@@ -2,9 +2,8 @@
 
 Runs in: the zygote. Speaks with: the server, over the control socket. It runs no user code but imports.
 
-It keeps as many task processes alive as the server asks for, and forks another one as soon as one has ended. What
-costs time here is copying memory pages on write (about 4 us each, in the child above all), so everything a child needs
-is made before the first fork, and run once or more: the interpreter writes to code when it first runs it.
+It keeps as many task processes alive as the server asks for, and forks others when some have ended. What costs time
+here is copying memory pages on write (about 4 us each): see `hot_memory` and `rehearsal`.
 
 After the server's end (the control socket is at its end) it kills all its task processes and exits.
 """
@@ -56,6 +55,8 @@ COMMON_IMPORTS = (
 READ_BYTES = 1 << 16
 FD_BYTES = 4
 SIGKILL, SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)  # cheaper to hand on than members of an enum
+MAX_BURST = 16
+"""Forked at a time, before the server hears of them."""
 FORK_RETRY_SECONDS = 0.1
 """After a fork that failed because the system is out of processes or memory."""
 MAX_FD = min(getrlimit(RLIMIT_NOFILE)[0], 1 << 16)
@@ -111,8 +112,10 @@ def _read_settings(fd: int) -> ZygoteSettings:
 def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoReturn:
     """Replace this process by a new zygote that does not import `module`."""
     if not module:
-        sys.exit("palpable: something in this Python environment starts a thread at every start of the interpreter; "
-                 "no processes can be forked from it")
+        sys.exit(
+            "palpable: something in this Python environment starts a thread at every start of the interpreter; "
+            "no processes can be forked from it"
+        )
     settings.refused[module] = "it starts a thread when it is imported"
     path = os.path.join(settings.spool_folder, f"{settings.name}.settings")
     fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
@@ -143,7 +146,7 @@ class Zygote:
         self._alive: dict[int, tuple[str, int]] = {}
         """The spool file of each live task process, by pid."""
         self._kill_at: dict[int, float] = {}
-        self._count = 0
+        self._count = self._slack = 0
         self._fork_again_at = 0.0
         self._pid = os.getpid()
         self._clock = ImportClock()
@@ -208,7 +211,7 @@ class Zygote:
             self._kill_overdue()
         if exits := self._collect_exits():
             self._send(ProcessesExited(exits=exits))
-        while len(self._alive) < self._count and self._fork():
+        while self._count - len(self._alive) > self._slack and self._fork_missing():
             pass
 
     def _wait_milliseconds(self) -> float | None:
@@ -231,19 +234,18 @@ class Zygote:
             self._end_all()
         for message in messages:
             if isinstance(message, KeepAlive):
-                self._count = message.count
+                self._count, self._slack = message.count, message.slack
             elif isinstance(message, EndProcess):
                 self._end(message)
 
-    def _send(self, message: Any, fd: int = -1) -> None:
-        """Send, however long it takes: the server always reads. `fd` travels with the first byte."""
+    def _send(self, message: Any, fds: bytes = b"") -> None:
+        """Send, however long it takes: the server always reads. `fds` travel with the first byte."""
         frame = encode_frame(message)
         try:
-            if fd < 0:
+            if not fds:
                 self._control.sendall(frame)
                 return
-            fds = (SOL_SOCKET, SCM_RIGHTS, fd.to_bytes(FD_BYTES, sys.byteorder))
-            sent = self._control.sendmsg((frame,), (fds,))
+            sent = self._control.sendmsg((frame,), ((SOL_SOCKET, SCM_RIGHTS, fds),))
             if sent < len(frame):
                 self._control.sendall(memoryview(frame)[sent:])
         except ConnectionError:
@@ -251,30 +253,50 @@ class Zygote:
 
     # --- forking --------------------------------------------------------------------------------------------------
 
-    def _fork(self) -> bool:
-        """Fork one task process and announce it; return False if the system has no room for one now."""
+    def _fork_missing(self) -> bool:
+        """Fork what is missing, at most `MAX_BURST`, and announce it; return False if there is no room for more now."""
         if self._fork_again_at:
             if self._fork_again_at > time.monotonic():
                 return False
             self._fork_again_at = 0.0
-        spool = None
+        forked: list[tuple[int, str, tuple[socket, socket]]] = []
+        # Between two forks as little as possible is done: each makes all memory shared again.
+        for _ in range(min(self._count - len(self._alive), MAX_BURST)):
+            try:
+                forked.append(self._fork())
+            except OSError as error:
+                print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
+                self._fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
+                break
+        if not forked:
+            return False
+        fds = b"".join([ends[0].fileno().to_bytes(FD_BYTES, sys.byteorder) for _, _, ends in forked])
+        self._send(ProcessesForked(pids=[pid for pid, _, _ in forked], spools=[name for _, name, _ in forked]), fds)
+        for _, _, ends in forked:
+            for end in ends:
+                end.close()
+        return not self._fork_again_at
+
+    def _fork(self) -> tuple[int, str, tuple[socket, socket]]:
+        """Fork one task process; return its pid, the name of its spool file, and both ends of its socket pair.
+
+        Raises:
+            OSError: the system has no room for one now.
+        """
+        spool = self._spools.take()
         ends: tuple[socket, ...] = ()
         try:
-            spool = self._spools.take()
             ours, theirs = ends = socketpair()
             if fork_hooks.before:
                 fork_hooks.run(fork_hooks.before)
             pid = self._fork_process()
-        except OSError as error:
-            print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
-            self._fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
-            if spool is not None:
-                self._spools.give_back(spool)
+        except OSError:
+            self._spools.give_back(spool)
             for end in ends:
                 end.close()
             if ends:  # so the hooks before the fork were run
                 fork_hooks.run(fork_hooks.after_in_parent)
-            return False
+            raise
         if pid == 0:
             try:
                 self._live(theirs.fileno(), spool[1])
@@ -283,10 +305,7 @@ class Zygote:
         if fork_hooks.after_in_parent:
             fork_hooks.run(fork_hooks.after_in_parent)
         self._alive[pid] = spool
-        self._send(ProcessesForked(pids=[pid], spools=[spool[0]]), ours.fileno())
-        ours.close()
-        theirs.close()
-        return True
+        return pid, spool[0], (ours, theirs)
 
     # --- ending ---------------------------------------------------------------------------------------------------
 

@@ -137,9 +137,14 @@ class ZygoteHandle:
                 return True
         return False
 
-    def keep_alive(self, count: int) -> None:
-        """Have this many task processes kept alive, idle and busy ones together. Never blocks."""
-        self._send(KeepAlive(count=count))
+    def keep_alive(self, count: int, slack: int = 0) -> None:
+        """Have this many task processes kept alive, idle and busy ones together. Never blocks.
+
+        Args:
+            count: how many.
+            slack: how many may be missing before new ones are forked, all in one go, which is cheaper.
+        """
+        self._send(KeepAlive(count=count, slack=slack))
 
     def end_process(self, pid: int, grace_seconds: float = 0.0) -> None:
         """End a task process and its whole tree. Never blocks; `on_exited` tells when it is done."""
@@ -271,4 +276,3 @@ class ZygoteHandle:
         except OSError:
             return False
         return self._read()
-
