@@ -68,9 +68,9 @@ def facts_of(function: Any) -> dict[str, Any]:
     facts = {name: getattr(function, name) for name in (*names, "__dict__", "__closure__", "__globals__")}
     facts["builtins"] = function.__builtins__
     code = function.__code__
-    facts |= {name: repr(getattr(code, name)) for name in dir(code) if name.startswith("co_") and name != "co_lines"}
-    for name in ("co_positions", "co_consts"):
-        del facts[name]
+    names_of_code = [name for name in dir(code) if name.startswith("co_") and name not in ("co_lnotab", "co_consts")]
+    facts |= {name: value for name in names_of_code if not callable(value := getattr(code, name))}
+    facts["consts"] = [repr(value).partition(" at 0x")[0] for value in code.co_consts]
     facts["positions"] = list(code.co_positions())
     return facts
 
@@ -98,8 +98,13 @@ def test_what_is_no_function_by_value_is_left_too(function: Any) -> None:
 
 
 def test_it_runs() -> None:
-    source = "import math\nfrom fractions import Fraction as F\nN = 2\ndef f(x, *, y: int = 1): return math.sqrt(x), N, y, F(2)"
-    assert repr(loads(dumps_function(script(source)["f"]).data)(4)) == "(2.0, 2, 1, Fraction(2, 1))"
+    source = """
+        import math
+        from fractions import Fraction
+        N = 2
+        def f(x, *, y: int = 1): return math.sqrt(x), N, y, Fraction
+    """
+    assert repr(loads(dumps_function(script(source)["f"]).data)(4)) == "(2.0, 2, 1, <class 'fractions.Fraction'>)"
 
 
 def test_two_functions_do_not_share_their_globals() -> None:
