@@ -42,8 +42,10 @@ class Background:
         self._thread: threading.Thread | None = None
         self._wake_sender: socket.socket | None = None
         self._wake_receiver: socket.socket | None = None
+        self._ident = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._is_stopping = False
+        self._is_over = False
         self.is_attentive = False
         """Whether the thread will soon look at the connection by itself, so that it need not be woken."""
         self.is_wanted_at_once = False
@@ -67,7 +69,8 @@ class Background:
     def call(self, function: Callable[[], None]) -> None:
         """Have the thread call `function`."""
         self._calls.append(function)
-        self.wake()
+        if threading.get_ident() != self._ident:  # else it does so before it reads or sleeps again
+            self.wake()
 
     def wake(self) -> None:
         """Have the thread look at the connection now; start it if there is none."""
@@ -105,35 +108,51 @@ class Background:
             thread.join(JOIN_SECONDS)
 
     def abandon(self) -> None:
-        """In a forked child: there is no such thread here; drop what belonged to it."""
+        """The thread is not in this process, or about to be stopped: drop what belonged to it."""
         self._lock = threading.RLock()
         self._calls.clear()
+        self._is_stopping = self._is_over = True
         self._thread = None
-        self._is_stopping = True
-        self._close_sockets()
+        for one in (self._wake_sender, self._wake_receiver):
+            if one is not None:
+                one.close()
 
     def _start(self) -> None:
+        """Start the thread; the caller holds the lock."""
         sender, receiver = socket.socketpair()
+        sender.setblocking(False)
+        receiver.setblocking(False)
+        # A daemon: the interpreter's exit does not wait for it.
+        thread = threading.Thread(target=self._run, args=(sender, receiver), name="palpable-connection", daemon=True)
         try:
-            sender.setblocking(False)
-            receiver.setblocking(False)
-            self._wake_sender, self._wake_receiver = sender, receiver
-            # A daemon: the interpreter's exit does not wait for it.
-            self._thread = threading.Thread(target=self._run, name="palpable-connection", daemon=True)
-            self._thread.start()
+            thread.start()
         except RuntimeError:
             # No thread can be started any more, the interpreter is about to exit: do here what cannot be done there.
-            self._thread = None
-            self._close_sockets()
+            sender.close()
+            receiver.close()
             self._run_calls()
+        else:
+            self._enter(thread, sender, receiver)
+
+    def _enter(self, thread: threading.Thread, sender: socket.socket, receiver: socket.socket) -> bool:
+        """Note that `thread` is the one; return False if another is."""
+        with self._lock:
+            if self._thread is None and not self._is_over:
+                self._thread, self._wake_sender, self._wake_receiver = thread, sender, receiver
+            return self._thread is thread
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, sender: socket.socket, receiver: socket.socket) -> None:
         """Until stopped: call, send, then read or sleep until woken."""
+        # Here too, because a Ctrl-C may have come between its start and the note of it; and then another may have
+        # been started in its place.
+        if not self._enter(threading.current_thread(), sender, receiver):
+            sender.close()
+            receiver.close()
+            return
+        self._ident = threading.get_ident()
         connection = self._connection
-        receiver = self._wake_receiver
-        assert receiver is not None
         try:
             while True:
                 self._run_calls()
@@ -156,14 +175,16 @@ class Background:
                         connection.release_from_background()
         finally:
             with self._lock:
-                self._is_stopping = True
-                self._thread = None
-                self._close_sockets()
+                self._is_stopping = self._is_over = True
+                self._thread = self._wake_sender = self._wake_receiver = None
+                sender.close()
+                receiver.close()
+            self._ident = 0
             self._run_calls()  # what was added until the flag was set; later ones are called by `wake`
             connection.dispose()
 
     def _wait(self, receiver: socket.socket, connection: Connection, is_reading: bool, pause: float | None) -> None:
-        if is_reading and connection.read_without_waiting():
+        if is_reading and connection.read_in_background(is_ready=False):
             return
         stream = connection.stream
         try:
@@ -181,7 +202,7 @@ class Background:
             except OSError:
                 pass  # none there after all, or closed at the exit of the interpreter
         if is_reading and stream.fileno() in ready:
-            connection.read_ready()
+            connection.read_in_background(is_ready=True)
 
     def _run_calls(self) -> None:
         calls = self._calls
@@ -195,9 +216,3 @@ class Background:
             except Exception:  # the code of others
                 logger.exception("a callback of a task's future failed")
             del function  # it holds a future, and that its result
-
-    def _close_sockets(self) -> None:
-        for one in (self._wake_sender, self._wake_receiver):
-            if one is not None:
-                one.close()
-        self._wake_sender = self._wake_receiver = None

@@ -1,8 +1,6 @@
 """One socket to the server, many requests, all threads of a process.
 
-Sending: a caller sends by itself when nothing was sent for a millisecond, so that a single call leaves at once. In a
-loop of submits the tasks are gathered (`outbox`) and leave together: when the batch is full, when a millisecond is
-over, when somebody waits, or, after the last of them, by the background thread.
+Sending: by the caller itself, or together with what others send (`sender`, `outbox`).
 
 Reading: by one of the threads that wait (`leadership`), or by the background thread. Nobody polls.
 
@@ -17,18 +15,19 @@ import atexit
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from palpable._connection import forking
 from palpable._connection.background import Background
 from palpable._connection.inbox import Inbox
 from palpable._connection.leadership import Leadership, Role
-from palpable._connection.outbox import DONT_WAIT, Delivery, Outbox
+from palpable._connection.outbox import Delivery, Outbox
 from palpable._connection.pending import Pending
-from palpable._connection.readiness import wait_until_ready
+from palpable._connection.receiver import Receiver
+from palpable._connection.sender import Sender
 from palpable._connection.waiting import Blocked, LogRequest, Request, ResultTaker, Watched
-from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameError, FrameReader
+from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader
 from palpable._wire.messages import (
     GetStatus,
     Message,
@@ -42,10 +41,6 @@ from palpable.units.task_exceptions import PayloadTooLarge, ServerUnreachable
 if TYPE_CHECKING:
     from palpable._connection.tls_stream import TlsStream
 
-GATHER_SECONDS = 0.001
-"""How long a submitted task may wait for others to travel with it."""
-ACKNOWLEDGE_SECONDS = 0.005
-"""How long an acknowledgement may wait for something to travel with it."""
 LINGER_SECONDS = 0.002
 """How long the background thread leaves the socket to callers, after one of them used it."""
 FRESH_SECONDS = 0.01
@@ -89,25 +84,25 @@ class Connection:
         self.is_inside_task = inside_task
         self._on_other = on_other
         self._is_direct = read_by_callers
-        self._recv: Callable[[int, int], bytes] = stream.recv
-        self._send: Callable[[Any, int], int] = stream.send
         self._lock = threading.RLock()
         first = reader.take_rest() if reader is not None else first_bytes
         conversation = ServerAnswer if on_other is None else ToTaskProcess
-        self._inbox = Inbox(conversation, first, limit_bytes=(1 << 32) - 1)
+        inbox = Inbox(conversation, first, limit_bytes=(1 << 32) - 1)
+        self._receiver = Receiver(stream, inbox, self._deliver, self.break_off)
         self._outbox = Outbox()
         self._leadership = Leadership(by_anyone=read_by_callers)
         self._background = Background(self)
         self._leadership.background = self._background
+        self._sender = Sender(
+            stream, self._outbox, self._background, is_direct=read_by_callers, on_error=self.break_off
+        )
         self.pending = Pending(self._outbox, self._background.call, lambda: self.flush(wait=False))
         self._takers = self.pending.takers
-        self._flushed_at = 0.0
         self._used_at = self._looked_at = monotonic()
         self._broken = ""
         self._is_disposed = False
         self._is_abandoned = False
         self._is_orphan = False
-        self.is_send_blocked = False
         self._max_task_bytes = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES) - FRAME_OVERHEAD_BYTES
         forking.register(self)
 
@@ -127,13 +122,18 @@ class Connection:
             raise self.error()
         # Before it can be sent: the result might be here first.
         self._takers[request.task_id] = taker
-        is_full = self._outbox.add_task(request, function, options)
+        try:
+            is_full = self._outbox.add_task(request, function, options)
+        except BaseException:  # interrupted
+            self._takers.pop(request.task_id, None)
+            raise
         if self._broken:
-            # Broken between the look above and the entry into `_takers`: whoever broke it may have looked there before.
+            # Broken between the look above and the entry into `_takers`: whoever broke it may have looked there
+            # before.
             self._fail_everything()
             return
-        if is_full or monotonic() - self._flushed_at > GATHER_SECONDS:
-            self.flush()
+        if is_full or self._sender.is_time:
+            self._sender.flush()
         if not self._background.is_attentive:
             self._background.attend()
 
@@ -189,6 +189,11 @@ class Connection:
         self._enter(request, make(request.request_id))
         return request
 
+    def forget_results(self, task_ids: Iterable[str]) -> None:
+        """Nobody waits for the results of these tasks any more."""
+        for task_id in task_ids:
+            self._takers.pop(task_id, None)
+
     def forget(self, request: Request) -> None:
         """Nobody waits for this answer any more."""
         self.pending.requests.pop(request.request_id, None)
@@ -231,12 +236,9 @@ class Connection:
         if self._broken:
             raise self.error()
         self._outbox.add(message)
-        self.flush()
-        # This thread against the background thread: if that was in the middle of a flush, our message leaves with it,
-        # in a moment. A task process whose last message this is would end before, and the message with it.
-        while self._outbox.is_written_elsewhere and not self._broken:
-            sleep(0)  # lets go of the interpreter, which the other thread needs to go on
-        self.flush()
+        # Completely: if the background thread was in the middle of a flush, our message leaves with it, in a moment.
+        # A task process whose last message this is would end before, and the message with it.
+        self._sender.flush_completely()
         if self._broken:
             raise self.error()
 
@@ -288,7 +290,7 @@ class Connection:
             elif self._broken:
                 raise self.error()
             else:
-                self._read(left)
+                self._receiver.read(left)
                 is_nested = is_nested or role is Role.NESTED
         if is_nested:
             # What the outer reader waits for may have arrived here, while it waits for bytes. Have the server send
@@ -302,7 +304,9 @@ class Connection:
         self._used_at = self._looked_at = monotonic()
         if self._broken:
             self.dispose()
-        elif (nobody_reads and self._takers) or (self._outbox.has_unsent and not self.is_inside_task):
+        elif (nobody_reads and (self._takers or self._is_orphan)) or (
+            self._outbox.has_unsent and not self.is_inside_task
+        ):
             # Inside a task, acknowledgements leave with its next message; it sends one at least, when it ends.
             self._background.attend()
 
@@ -314,45 +318,9 @@ class Connection:
         """
         self.wait(is_done, ())
 
-    # --- reading; only the leader ---------------------------------------------------------------------------------
-
-    def _read(self, timeout_seconds: float | None) -> None:
-        """Read once, at most `timeout_seconds` later, and dispatch what is complete."""
-        inbox = self._inbox
-        try:
-            if not inbox.may_hold_messages:  # else the last reader was interrupted in the middle
-                flags = 0
-                if timeout_seconds is not None:
-                    if not wait_until_ready((self.stream,), (), timeout_seconds):
-                        return
-                    flags = DONT_WAIT
-                if not inbox.receive(self._recv, flags):
-                    self.break_off("the server closed the connection")
-                    return
-            inbox.dispatch_each(self._dispatch)
-        except BlockingIOError:
-            inbox.may_hold_messages = False
-        except FrameError as error:
-            self.break_off(f"what it sent is not understood ({error})")
-        except (OSError, ValueError) as error:
-            self.break_off(str(error))
-
-    def read_without_waiting(self) -> bool:
-        """For the background thread: dispatch what was received before; return whether there was something."""
-        if self._inbox.may_hold_messages or getattr(self.stream, "has_more", False):
-            self._read(None)
-            return True
-        return False
-
-    def read_ready(self) -> None:
-        """For the background thread: read from the socket, which has something."""
-        self._read(0.0)
-
-    def _dispatch(self, message: Any) -> None:
+    def _deliver(self, message: Any) -> None:
         if not self.pending.handle(message) and self._on_other is not None:
             self._on_other(message)
-
-    # --- sending --------------------------------------------------------------------------------------------------
 
     def flush(self, *, wait: bool = True) -> None:
         """Send everything that is queued. Never raises: a broken connection fails what is pending.
@@ -360,44 +328,30 @@ class Connection:
         Args:
             wait: whether to wait while the socket takes no more; else the background thread sends the rest.
         """
-        if not self._outbox.has_unsent or self._broken:
-            return
-        if not self._is_direct:
-            self._background.wake()
-            return
-        self._flushed_at = monotonic()
-        try:
-            if not self._outbox.flush(self._send, self._wait_writable if wait else None):
-                self.is_send_blocked = True
-                self._background.wake()
-        except (OSError, ValueError) as error:
-            self.break_off(str(error))
-
-    def _wait_writable(self) -> None:
-        # The server may be waiting until we read: somebody must, while this thread waits to send.
-        self._background.read_at_once()
-        wait_until_ready((), (self.stream,))
+        if not self._broken:
+            self._sender.flush(wait=wait)
 
     # --- for the background thread --------------------------------------------------------------------------------
 
     def tend(self, now: float) -> float | None:
         """Send what has waited long enough; return in how many seconds to look again, None: when woken."""
-        if self._is_orphan and not self._takers and not self.pending.requests:
-            self.break_off("its client is gone")
-        outbox = self._outbox
-        if self._broken or not outbox.has_unsent:
-            self.is_send_blocked = False
+        if self._broken:
             return None
-        since = now - self._flushed_at
-        pause = GATHER_SECONDS if outbox.has_tasks else ACKNOWLEDGE_SECONDS
-        if since < pause and not self.is_send_blocked and self._is_direct:
-            return pause - since
-        self._flushed_at = now
-        try:
-            self.is_send_blocked = not outbox.flush(self._send, None)
-        except (OSError, ValueError) as error:
-            self.break_off(str(error))
-        return None
+        pause = self._sender.flush_lingering(now, at_once=self._is_orphan)
+        if self._is_unneeded:
+            self.break_off("its client is gone")
+        return pause
+
+    @property
+    def is_send_blocked(self) -> bool:
+        """Whether there is more to send as soon as the socket takes it."""
+        return self._sender.is_blocked and not self._broken
+
+    @property
+    def _is_unneeded(self) -> bool:
+        leadership = self._leadership
+        is_idle = not self._takers and leadership.is_vacant and not leadership.has_followers
+        return self._is_orphan and is_idle and not self._outbox.has_unsent
 
     def claim_for_background(self, now: float) -> tuple[bool, float | None]:
         """Return whether the background thread is to read, and if not, in how many seconds perhaps."""
@@ -416,21 +370,25 @@ class Connection:
         """Whether there is something to do that somebody may have added just now."""
         if self._broken or self.is_send_blocked:
             return False
-        if self._outbox.has_unsent or (self._is_orphan and not self._takers):
-            return True
-        return (
-            not is_reading and bool(self._takers) and self._leadership.is_vacant and not self._leadership.has_followers
-        )
+        nobody_reads = self._leadership.is_vacant and not self._leadership.has_followers
+        return self._outbox.has_unsent or self._is_unneeded or (not is_reading and nobody_reads and bool(self._takers))
+
+    def read_in_background(self, *, is_ready: bool) -> bool:
+        """Read without waiting; return whether there was something.
+
+        Args:
+            is_ready: the socket has something; else only what was received before is delivered.
+        """
+        if not is_ready and not self._receiver.has_more:
+            return False
+        self._receiver.read(0.0 if is_ready else None)
+        return True
 
     def release_from_background(self) -> None:
         """The background thread stops reading, for a moment or for good."""
         self._leadership.leave_in_background()
 
-    def run_in_background(self, function: Callable[[], None]) -> None:
-        """Call `function` on the background thread."""
-        self._background.call(function)
-
-    def read_in_background(self) -> None:
+    def read_at_once(self) -> None:
         """Somebody waits for a future by other means than a call of ours: read for them, at once."""
         self._background.read_at_once()
 
@@ -446,11 +404,6 @@ class Connection:
         if self._is_abandoned:
             raise self.error()
 
-    @property
-    def pending_count(self) -> int:
-        """How many results are expected."""
-        return len(self._takers)
-
     def error(self) -> ServerUnreachable:
         """Return what to raise for a connection that is broken."""
         return ServerUnreachable(
@@ -465,13 +418,7 @@ class Connection:
         if now - self._looked_at < FRESH_SECONDS or not self._is_direct or not self._leadership.is_vacant:
             return bool(self._broken)
         self._looked_at = now
-        try:
-            if self._recv(1, DONT_WAIT | socket.MSG_PEEK) == b"":
-                self.break_off("the server closed the connection")
-        except BlockingIOError:
-            pass
-        except (OSError, ValueError) as error:
-            self.break_off(str(error))
+        self._receiver.look()
         return bool(self._broken)
 
     def break_off(self, reason: str) -> None:
@@ -485,7 +432,11 @@ class Connection:
             self.stream.shutdown(socket.SHUT_RDWR)  # ends the recv of whoever reads
         except OSError:
             pass  # it was not connected any more
-        self._fail_everything()
+        try:
+            self._fail_everything()
+        except BaseException:  # interrupted in the middle; nobody else would do the rest
+            self._fail_everything()
+            raise
         if self._background.is_running:
             self._background.stop(wait=False)
         self.dispose()
@@ -507,7 +458,7 @@ class Connection:
     def close(self) -> None:
         """Send what is unsent, and end the connection. Safe to call twice."""
         if not self._broken:
-            self._flush_at_end(CLOSE_SECONDS)
+            self._sender.flush_at_end(CLOSE_SECONDS)
         self.break_off("it was closed")
         self._background.stop(wait=True)
         self.dispose()
@@ -520,25 +471,6 @@ class Connection:
         elif not self._broken:
             self.flush(wait=False)
             self.break_off("its client is gone")
-
-    def _flush_at_end(self, seconds: float) -> None:
-        """Send everything, for at most `seconds`."""
-        deadline = monotonic() + seconds
-
-        def wait_writable() -> None:
-            left = deadline - monotonic()
-            if left <= 0 or not wait_until_ready((), (self.stream,), left):
-                raise TimeoutError("the server does not read")
-
-        try:
-            if self._is_direct:
-                self._outbox.flush(self._send, wait_writable)
-            else:
-                self._background.wake()
-                while self._outbox.has_unsent and not self._broken and monotonic() < deadline:
-                    wait_writable()
-        except (OSError, ValueError):
-            pass  # what could not be sent is lost with the connection
 
     def abandon(self, reason: str) -> None:
         """Give the socket back without a word, to the process that forked this one or because this one exits.
@@ -561,7 +493,7 @@ def _flush_all() -> None:
     """At the exit of the interpreter: what was submitted leaves. Nobody waits for results."""
     for connection in forking.open_connections():
         if connection.is_usable:
-            connection._flush_at_end(EXIT_SECONDS)
+            connection._sender.flush_at_end(EXIT_SECONDS)
             connection.abandon("the interpreter exits")
 
 

@@ -51,7 +51,7 @@ class _TaskEvent(threading.Event):
         wait = TaskWait(connection, [future.task_id for future in pending], "all" if self._needs_all else "any")
         try:
             connection.flush()
-            connection.read_in_background()
+            connection.read_at_once()
             is_set = super().wait(timeout)
             ended = [future.done() for future in pending]
             if is_set and (all(ended) if self._needs_all else any(ended)):

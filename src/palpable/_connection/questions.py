@@ -103,6 +103,7 @@ def cancel_tasks(connection: Connection, task_ids: Sequence[str]) -> list[bool]:
 
 def cancel_without_waiting(connection: Connection, task_ids: Sequence[str]) -> None:
     """End these tasks; somebody who wanted the results no longer does."""
+    connection.forget_results(task_ids)
     if task_ids and connection.is_usable:
         connection.ask(
             lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)),

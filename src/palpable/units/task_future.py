@@ -72,7 +72,7 @@ class TaskFuture(Future[T]):
             if self._state not in _FINAL:
                 # Whoever asks for it will wait by other means than `result`: the background thread has to read for
                 # them.
-                self._connection.read_in_background()
+                self._connection.read_at_once()
         return condition
 
     @property
