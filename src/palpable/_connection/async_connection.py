@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from palpable._connection.address import Address
 from palpable._connection.dialing import CONNECT_SECONDS, Tls, certificates_in, tls_unreachable, unreachable
-from palpable._connection.inside import identity
+from palpable._connection.inside import current_task_id, identity
 from palpable._connection.outbox import Outbox
 from palpable._connection.pending import Pending
 from palpable._connection.waiting import LogRequest, Request
@@ -86,6 +86,7 @@ class AsyncConnection(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._broken = ""
         self.is_inside_task = bool(task_id and token)
+        self._task_id = task_id if token else ""
         self.info: Mapping[str, Any] = {}
         self.proven: asyncio.Future[None] = self._loop.create_future()
         """Done when the handshake is."""
@@ -267,8 +268,9 @@ class AsyncConnection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is not broken, and belongs to the loop that runs."""
-        return not self._broken and self._loop is asyncio.get_running_loop()
+        """Whether it is not broken, and belongs to the loop that runs, and to the task this process runs."""
+        is_ours = self._loop is asyncio.get_running_loop() and self._task_id in ("", current_task_id())
+        return is_ours and not self._broken
 
     def _check(self) -> None:
         if self._broken:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from palpable._connection import forking
 from palpable._connection.background import Background
 from palpable._connection.inbox import Inbox
+from palpable._connection.inside import current_task_id
 from palpable._connection.leadership import Leadership, Role
 from palpable._connection.outbox import Delivery, Outbox
 from palpable._connection.pending import Pending
@@ -60,6 +61,7 @@ class Connection:
         reader: what read from the socket before; a frame it has only a part of goes on here.
         first_bytes: or, in its place, the bytes it has read too many.
         inside_task: the server frees the slot of a task that waits on this connection (`task_waits`).
+        task_id: of that task, where the connection is bound to it.
         on_other: called with messages that are no answers (`RunTasks`), by whichever thread reads.
         info: what the server says of itself.
         address: of the server, for messages.
@@ -73,6 +75,7 @@ class Connection:
         reader: FrameReader[Any] | None = None,
         first_bytes: bytes = b"",
         inside_task: bool = False,
+        task_id: str = "",
         on_other: Callable[[Any], None] | None = None,
         info: Mapping[str, Any] | None = None,
         address: str = "",
@@ -82,6 +85,7 @@ class Connection:
         self.info: Mapping[str, Any] = info or {}
         self.address = address
         self.is_inside_task = inside_task
+        self._task_id = task_id
         self._on_other = on_other
         self._is_direct = read_by_callers
         self._lock = threading.RLock()
@@ -413,7 +417,12 @@ class Connection:
         )
 
     def is_stale(self) -> bool:
-        """Whether it is broken. Asks the kernel, if nobody has read for a moment: the server may have ended."""
+        """Whether a new one is needed: it is broken, or bound to a task that this process no longer runs.
+
+        Asks the kernel, if nobody has read for a moment: the server may have ended.
+        """
+        if self._task_id and self._task_id != current_task_id():
+            return True
         now = monotonic()
         if now - self._looked_at < FRESH_SECONDS or not self._is_direct or not self._leadership.is_vacant:
             return bool(self._broken)

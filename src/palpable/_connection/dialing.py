@@ -125,6 +125,7 @@ def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) 
             stream,
             reader=reader,
             inside_task=bool(task_id and token),
+            task_id=task_id if token else "",
             info=handshake.welcome.server,
             address=address.url,
             read_by_callers=isinstance(stream, socket.socket),

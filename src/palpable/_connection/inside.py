@@ -35,6 +35,11 @@ def inherited_messenger() -> Messenger | None:
     return _current
 
 
+def current_task_id() -> str:
+    """Return the id of the task this process belongs to; "" outside."""
+    return os.environ.get(TASK_ID_VARIABLE, "")
+
+
 def identity() -> tuple[str, str]:
     """Return id and token of the task this process belongs to, also as its descendant; ("", "") outside."""
     return os.environ.get(TASK_ID_VARIABLE, ""), os.environ.get(TASK_TOKEN_VARIABLE, "")

@@ -152,8 +152,10 @@ class Client(_Calls):
             if self._is_closed:
                 raise ServerUnreachable("this client is closed; make a new one")
             connection = self._connection
-            if connection is not None and connection.is_usable:
-                return connection
+            if connection is not None:
+                if not connection.is_stale():
+                    return connection  # another thread was faster
+                connection.close()
             address, authkey = addresses.resolve(self._address, self._family, self._authkey)
             connection = dial(address, authkey, check_tls(address, self._tls))
             if self._finalizer is not None:

@@ -436,3 +436,14 @@ def test_inside_a_task_a_refused_wait_is_raised(fake_server: FakeServer, fake_cl
     fake_server.hooks[BeginWait] = refuse
     with pytest.raises(WaitCycle, match="round and round"):
         fake_client.run(double, 1)
+
+
+def test_a_client_kept_from_one_task_to_the_next_speaks_for_the_next(
+    fake_server: FakeServer, fake_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
+    for task in ("first", "second"):
+        monkeypatch.setenv("PALPABLE_TASK_ID", task)
+        assert fake_client.run(double, 2) == 4
+        assert fake_client.run(double, 3) == 6
+    assert [conversation.inside_task for conversation in fake_server.conversations] == ["first", "second"]
