@@ -1,9 +1,9 @@
 """A short form for the functions that most tasks are: by value, without a closure, holding nothing but simple things.
 
 cloudpickle writes a function as a code object of 18 parts and a state of 11 more, which are put together by four
-functions of its own. In a task process all of that is new code on memory that was not written to before: 45 memory
-pages, a quarter of what a small task costs. The short form is the code, marshalled, with whatever the function's type
-does not set by itself: 8 pages. What it makes is the same, down to the globals it finds.
+functions of its own. In a task process all of that is code and memory not touched before: 35 memory pages more to copy
+than for the short form, of 190 that a small task wrote to. The short form is the code, marshalled, with whatever the
+function's type does not set by itself. What it makes is the same, down to the globals it finds.
 
 Taken are functions whose defaults, annotations and used globals are numbers, strings, bytes, None, importable modules,
 or functions and classes that go by their name. All others are written by cloudpickle; so is a function with anything
