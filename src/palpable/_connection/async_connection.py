@@ -173,10 +173,14 @@ class AsyncConnection(asyncio.Protocol):
         self._flush_soon()
         return future
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the server takes no more now."""
+        return not self._writable.is_set()
+
     async def drain(self) -> None:
         """Wait while the server takes no more."""
-        if not self._writable.is_set():
-            await self._writable.wait()
+        await self._writable.wait()
 
     def ask(self, make: Callable[[int], Message]) -> AsyncRequest:
         """Send the request `make(request_id)`; the answer comes into what is returned."""
@@ -229,20 +233,18 @@ class AsyncConnection(asyncio.Protocol):
             await asyncio.wait(futures, return_when=until)
             return
         wait = self.ask(lambda wait_id: BeginWait(wait_id=wait_id, task_ids=list(task_ids()), needs=needs))
+        over = asyncio.ensure_future(wait.news())
+        arrived = asyncio.ensure_future(asyncio.wait(futures, return_when=until))
         try:
-            over = asyncio.ensure_future(wait.news())
-            try:
-                refused_or_arrived = asyncio.ensure_future(asyncio.wait(futures, return_when=until))
-                await asyncio.wait((over, refused_or_arrived), return_when=asyncio.FIRST_COMPLETED)
-                if wait.error is not None:
-                    refused_or_arrived.cancel()
-                    raise wait.error
-                await refused_or_arrived
-                if all(future.done() for future in futures) or needs == "any":
-                    await over
-            finally:
-                over.cancel()
+            await asyncio.wait((over, arrived), return_when=asyncio.FIRST_COMPLETED)
+            if wait.error is not None:
+                raise wait.error
+            await arrived
+            if needs == "any" or all(future.done() for future in futures):
+                await over  # goes on only with a slot
         finally:
+            over.cancel()
+            arrived.cancel()
             self.forget(wait)
             if not wait.is_done():
                 self.send(EndWait(wait_id=wait.request_id))

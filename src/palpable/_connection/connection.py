@@ -464,12 +464,16 @@ class Connection:
             self._is_disposed = True
         self.stream.close()
 
-    def close(self) -> None:
-        """Send what is unsent, and end the connection. Safe to call twice."""
+    def close(self, *, wait: bool = True) -> None:
+        """Send what is unsent, and end the connection. Safe to call twice.
+
+        Args:
+            wait: until the background thread has ended, if no callback of the user keeps it busy.
+        """
         if not self._broken:
             self._sender.flush_at_end(CLOSE_SECONDS)
         self.break_off("it was closed")
-        self._background.stop(wait=True)
+        self._background.stop(wait=wait)
         self.dispose()
 
     def close_when_idle(self) -> None:

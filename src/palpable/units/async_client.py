@@ -71,8 +71,9 @@ class AsyncTaskFuture(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        await self._connection.wait_for_tasks([self._report], lambda: [self.task_id])
-        value: T = _opened(self._report.result())
+        if self._connection.is_inside_task:
+            await self._connection.wait_for_tasks([self._report], lambda: [self.task_id])
+        value: T = _opened(await asyncio.shield(self._report))
         return value
 
     def done(self) -> bool:
@@ -97,15 +98,21 @@ class _AsyncCalls:
 
     _options: TaskOptions
 
+    def _open_connection(self) -> AsyncConnection | None:
+        """Return the connection, if there is one."""
+        raise NotImplementedError
+
     async def _get_connection(self) -> AsyncConnection:
+        """Return the connection, made if need be."""
         raise NotImplementedError
 
     async def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[T]:
         """Submit `function(*args, **kwargs)` as a task; return what to await for its result. As `Client.submit`."""
         pickled = dumps_function(function)
         payload = dumps_call(args, kwargs)
-        connection = await self._get_connection()
-        await connection.drain()
+        connection = self._open_connection() or await self._get_connection()
+        if connection.is_full:
+            await connection.drain()
         request = TaskRequest(new_task_id(), "call", pickled.key, payload, pickled.name)
         report = connection.submit(request, pickled.data, self._options)
         return AsyncTaskFuture(request.task_id, connection, report)
@@ -116,12 +123,22 @@ class _AsyncCalls:
         If the call is cancelled, the task is ended: nobody could get its result. Use `submit` for one that goes on.
         """
         check_callable(function)
-        future = await self.submit(function, params)
+        pickled = dumps_function(function)
+        payload = dumps_call((params,), {})
+        connection = self._open_connection() or await self._get_connection()
+        if connection.is_full:
+            await connection.drain()
+        request = TaskRequest(new_task_id(), "call", pickled.key, payload, pickled.name)
+        report = connection.submit(request, pickled.data, self._options)
         try:
-            return await future
+            if connection.is_inside_task:
+                await connection.wait_for_tasks([report], lambda: [request.task_id])
+            value: T = _opened(await report)
         except asyncio.CancelledError:
-            _cancel_unfinished(future._connection, [future])
+            report.cancel()
+            _cancel_tasks(connection, [request.task_id])
             raise
+        return value
 
     async def map(
         self, function: Callable[[Any], T], params: Iterable[Any], *, chunksize: int | Literal["auto"] = "auto"
@@ -316,9 +333,13 @@ class AsyncClient(_AsyncCalls):
         self._connecting: asyncio.Lock | None = None
         self._is_closed = False
 
-    async def _get_connection(self) -> AsyncConnection:
+    def _open_connection(self) -> AsyncConnection | None:
         connection = self._connection
-        if connection is not None and connection.is_usable:
+        return connection if connection is not None and connection.is_usable else None
+
+    async def _get_connection(self) -> AsyncConnection:
+        connection = self._open_connection()
+        if connection is not None:
             return connection
         if self._is_closed:
             raise ServerUnreachable("this client is closed; make a new one")
@@ -451,6 +472,9 @@ class AsyncClientView(_AsyncCalls):
         self._client = client
         self._options = options
 
+    def _open_connection(self) -> AsyncConnection | None:
+        return self._client._open_connection()
+
     async def _get_connection(self) -> AsyncConnection:
         return await self._client._get_connection()
 
@@ -490,9 +514,12 @@ def _opened(report: TaskReport) -> Any:
 
 
 def _cancel_unfinished(connection: AsyncConnection, futures: Sequence[AsyncTaskFuture[Any]]) -> None:
-    task_ids = [future.task_id for future in futures if not future.done()]
+    _cancel_tasks(connection, [future.task_id for future in futures if not future.done()])
+
+
+def _cancel_tasks(connection: AsyncConnection, task_ids: Sequence[str]) -> None:
     if task_ids:
-        connection.ask_and_forget(lambda request_id: CancelTasks(request_id=request_id, task_ids=task_ids))
+        connection.ask_and_forget(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
 
 
 async def _next_of(

@@ -155,7 +155,7 @@ class Client(_Calls):
             if connection is not None:
                 if not connection.is_stale():
                     return connection  # another thread was faster
-                connection.close()
+                connection.close(wait=False)
             address, authkey = addresses.resolve(self._address, self._family, self._authkey)
             connection = dial(address, authkey, check_tls(address, self._tls))
             if self._finalizer is not None:
