@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from palpable._connection import inside
 from palpable._connection.authkey import KEY_FILE_NAME, read_authkey_file
 from palpable._connection.checks import check_number
 from palpable._wire.handshake import checked_authkey
@@ -180,6 +181,11 @@ def resolve(address: Any = None, family: str | None = None, authkey: bytes | Non
         where = make_address(address, family)
     elif os.environ.get(URL_VARIABLE):
         where = make_address(parse_url(os.environ[URL_VARIABLE]), family)
+    elif inside.is_descendant():
+        raise ServerUnreachable(
+            f"inside a task, an AsyncClient and a client in a forked process must be told where the server is: pass "
+            f"address and authkey, or set {URL_VARIABLE}. Only Client() in the task's own process finds it by itself."
+        )
     else:
         is_default = True
         where = default_address()

@@ -35,6 +35,11 @@ def inherited_messenger() -> Messenger | None:
     return _current
 
 
+def is_descendant() -> bool:
+    """Whether this process runs a task, or was forked by one that does."""
+    return _current is not None
+
+
 def current_task_id() -> str:
     """Return the id of the task this process belongs to; "" outside."""
     return os.environ.get(TASK_ID_VARIABLE, "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from palpable import Client, Messenger, Procedure, RunFunction, Task, current_task
+from palpable import AsyncClient, Client, Messenger, Procedure, RunFunction, ServerUnreachable, Task, current_task
 from palpable._wire.messages import SubmitTasks, TaskProgressed, TaskSaid
 from palpable.units.messenger import set_current_task
 from support.fake_server import FakeServer
@@ -113,3 +114,8 @@ def test_a_messenger_made_outside_of_a_task_says_nothing_and_can_ask_nobody() ->
     messenger.progress(1, 2)
     with pytest.raises(RuntimeError, match="outside of a task"):
         messenger.run(double, 1)
+
+
+def test_a_client_that_can_not_use_that_line_must_be_told_where_the_server_is(messenger: Messenger) -> None:
+    with pytest.raises(ServerUnreachable, match="inside a task, an AsyncClient"):
+        asyncio.run(AsyncClient().run(double, 1))
