@@ -294,8 +294,10 @@ class Connection:
             elif self._broken:
                 raise self.error()
             else:
-                self._receiver.read(left)
                 is_nested = is_nested or role is Role.NESTED
+                self._receiver.read(left)
+                while left is None and not is_done() and not self._broken:
+                    self._receiver.read(None)  # nobody else can have become the leader
         if is_nested:
             # What the outer reader waits for may have arrived here, while it waits for bytes. Have the server send
             # some.

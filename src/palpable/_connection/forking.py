@@ -6,6 +6,7 @@ connection in the child finds it broken and opens one of its own.
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ _open: dict[int, weakref.ref[Connection]] = {}
 def register(connection: Connection) -> None:
     """Give `connection` up in every child that this process forks from now on."""
     key = id(connection)
-    _open[key] = weakref.ref(connection, lambda _: _open.pop(key, None))
+    # All in C: a Ctrl-C in a callback written in Python would be swallowed there.
+    _open[key] = weakref.ref(connection, functools.partial(_open.pop, key))
 
 
 def open_connections() -> list[Connection]:
