@@ -313,9 +313,9 @@ def test_interrupts_at_any_moment_lose_nothing(fake_client: Client) -> None:
     except KeyboardInterrupt:
         pass  # in the line above, or between the two
     finally:
-        is_over.set()
         while True:
             try:
+                is_over.set()
                 interrupter.join(10)
                 break
             except KeyboardInterrupt:
