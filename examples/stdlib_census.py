@@ -100,7 +100,8 @@ def main() -> None:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Server() as server, server.client() as client, Progress(*columns, console=console) as progress:
         start = time.perf_counter()
-        for path_and_result in progress.track(count_all(client, paths), total=len(paths), description="a task per file"):
+        all_counts = count_all(client, paths)
+        for path_and_result in progress.track(all_counts, total=len(paths), description="a task per file"):
             results.append(path_and_result)
         elapsed_seconds = time.perf_counter() - start
     show_most_branching(console, folder, [result.data for _, result in results if result.is_successful])

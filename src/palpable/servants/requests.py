@@ -120,6 +120,9 @@ class Requests:
 
     def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
         engine = self.manager.engine
+        timeout = request.options.timeout_seconds
+        if timeout is not None and not timeout > 0:
+            return "ValueError", f"timeout_seconds must be above 0, not {timeout}"
         if engine.is_stopping:
             return "ServerUnreachable", "the server is stopping and accepts no new tasks"
         if peer.inside_task:

@@ -125,6 +125,7 @@ class ServerLoop:
             "server_id": self.settings.server_id,
             "num_workers": self.settings.num_workers,
             "isolation": self.settings.isolation,
+            "max_payload_bytes": self.settings.max_payload_bytes,
             "pid": os.getpid(),
             "version": palpable.__version__,
         }
