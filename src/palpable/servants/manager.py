@@ -336,6 +336,10 @@ class Manager(Servant):
         task = order.task
         if task.function_key:
             self.functions.release(task.function_key)
+        link = self.links.get(task.runner_id or 0)
+        if task.ending is None and link is not None and link.spool_path:
+            # Ended by force, its process still there: its last words so far go with the result, which is told now.
+            link.collected_bytes = self.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
         self.delivery.on_finished(task)
 
     def _task_settled(self, order: effect.TaskSettled) -> None:
