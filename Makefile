@@ -20,9 +20,12 @@ test: lint types
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(BIN)/python tools/other_pythons.py
 
-# What `tools/other_pythons.py` runs in an environment of each other Python.
+# What `tools/other_pythons.py` runs in an environment of each other Python: all that is quick, and of the tests with real
+# servers those where a version of Python can make a difference.
+QUICK = tests/unit tests/property tests/contract tests/compat \
+	$(patsubst %,tests/integration/test_%.py,isolation pickling subtasks what_comes_back worker_mode)
 test-quick: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not stress" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not stress" $(QUICK) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
