@@ -14,7 +14,7 @@ ROOMS = [
     {"_wire"},
     {"_connection"},
     {"procedures", "units"},
-    {"_zygote"},
+    {"_store", "_zygote"},
     {"servants"},
     {"integrations", "_cli"},
 ]

@@ -44,6 +44,27 @@ class TaskOptions(Message, frozen=True):
     """Cancel the task when the connection that submitted it closes."""
     is_followup: bool = False
     """List the task in `followup_task_ids` of the task that submits it."""
+    retries: int = 0
+    """Further attempts after one that raised or timed out."""
+    backoff_seconds: float = 1.0
+    """The wait before the first retry, at most; it doubles with each (full jitter)."""
+    max_backoff_seconds: float = 300.0
+    retry_on: tuple[str, ...] = ()
+    """Retry only after errors of these classes, by "module.qualname", or of their subclasses. Empty: after any."""
+    crash_retries: int = 0
+    """Further attempts after one whose process died."""
+    at_most_once: bool = False
+    """Never run an attempt again of which it is not known whether it ran: the task ends as lost."""
+    delay_seconds: float = 0.0
+    """Not before this long after the server got it."""
+    start_at: float | None = None
+    """Not before this moment, UTC seconds since the epoch."""
+    idempotency_key: str = ""
+    """Shown in lists. The client makes the task id from it, so that the same key is the same task; its result is kept
+    until the retention limits drop it."""
+    name: str = ""
+    """Shown in place of the function's name."""
+    tags: tuple[str, ...] = ()
 
 
 class TaskRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -149,6 +170,47 @@ class EndWait(Message, frozen=True, tag="unwait"):
     wait_id: int
 
 
+class WatchResults(Message, frozen=True, tag="watch"):
+    """Push the results of these tasks over this connection, as if they had been submitted on it.
+
+    Sent by a client that has connected again. Answered by `ResultsWatched`.
+    """
+
+    request_id: int
+    task_ids: list[str]
+    needs_exit: bool = False
+
+
+class RetryTasks(Message, frozen=True, tag="retry"):
+    """Submit what these tasks ran once more, each as a new task. Answered by `TasksRetried`.
+
+    A final state is final: the old task stays as it is. Only tasks that failed or were cancelled, and are still kept,
+    can be retried.
+    """
+
+    request_id: int
+    task_ids: list[str]
+
+
+class PurgeTasks(Message, frozen=True, tag="purge"):
+    """Remove tasks in these final states that ended at least so long ago. Answered by `TasksPurged`."""
+
+    request_id: int
+    states: list[str]
+    """Empty: every final state. A state that is not final is refused."""
+    older_than_seconds: float = 0.0
+
+
+class DrainServer(Message, frozen=True, tag="drain"):
+    """Accept nothing new and start nothing more, but for what running tasks submit and wait for; or do so again.
+
+    Answered by `Done` at once. `status` shows `is_draining` and how many tasks run.
+    """
+
+    request_id: int
+    is_on: bool = True
+
+
 class CancelTasks(Message, frozen=True, tag="cancel"):
     """End these tasks, running or not. Answered by `TasksCancelled`."""
 
@@ -180,6 +242,10 @@ class ListTasks(Message, frozen=True, tag="tasks"):
     limit: int = 1000
     task_ids: list[str] = []
     """Only these; empty: all."""
+    before: int | None = None
+    """Only tasks with a lower `TaskInfo.sequence`: the next page."""
+    tags: list[str] = []
+    """Only tasks that have all of these."""
 
 
 class GetStatus(Message, frozen=True, tag="status"):
@@ -192,6 +258,8 @@ class QuitServer(Message, frozen=True, tag="quit"):
     """Stop the server. Answered by `Done`, before it stops."""
 
     request_id: int
+    drain_seconds: float | None = None
+    """Let what runs end within this time, first. Sent again while it drains: what is smaller counts. None: at once."""
 
 
 # --- server to client -------------------------------------------------------------------------------------------
@@ -232,6 +300,28 @@ class WaitOver(Message, frozen=True, tag="wait-over"):
     """Answer to `BeginWait`."""
 
     wait_id: int
+
+
+class ResultsWatched(Message, frozen=True, tag="watched"):
+    """Answer to `WatchResults`. Results of the others are pushed when they are there, or at once."""
+
+    request_id: int
+    unknown: list[str] = []
+    """Tasks the server does not know: it never did, or has dropped them, or their results were taken."""
+
+
+class TasksRetried(Message, frozen=True, tag="retried"):
+    """Answer to `RetryTasks`, in the order asked: the ids of the new tasks; "" where nothing could be retried."""
+
+    request_id: int
+    new_task_ids: list[str]
+
+
+class TasksPurged(Message, frozen=True, tag="purged"):
+    """Answer to `PurgeTasks`: how many tasks were removed."""
+
+    request_id: int
+    count: int
 
 
 class TasksCancelled(Message, frozen=True, tag="cancelled"):
@@ -277,6 +367,22 @@ class TaskInfo(Message, frozen=True):
     pid: int | None = None
     progress: tuple[float, float, str] | None = None
     """done, total, note."""
+    sequence: int = 0
+    """Order of arrival."""
+    due_at: float | None = None
+    """Scheduled and retrying tasks: not before this moment."""
+    timeout_seconds: float | None = None
+    retries: int = 0
+    backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 300.0
+    retry_on: tuple[str, ...] = ()
+    crash_retries: int = 0
+    at_most_once: bool = False
+    idempotency_key: str = ""
+    tags: tuple[str, ...] = ()
+    is_taken: bool = False
+    """Its result was handed over and removed."""
+    followup_task_ids: tuple[str, ...] = ()
 
 
 class TaskList(Message, frozen=True, tag="task-list"):
@@ -345,6 +451,8 @@ class TaskEnded(Message, frozen=True, tag="ended"):
     error_type: str = ""
     error_message: str = ""
     traceback: str = ""
+    error_bases: tuple[str, ...] = ()
+    """The exception's class and its bases, each as "module.qualname": what `TaskOptions.retry_on` is compared with."""
     cpu_seconds: float = 0.0
     """Worker mode: used by this task. Task mode: 0, the server takes it from wait4."""
     peak_memory_bytes: int = 0
@@ -435,9 +543,13 @@ ClientRequest = (
     SubmitTasks
     | ResultsReceived
     | QueryResults
+    | WatchResults
     | BeginWait
     | EndWait
     | CancelTasks
+    | RetryTasks
+    | PurgeTasks
+    | DrainServer
     | ReadLogs
     | StopReading
     | ListTasks
@@ -449,8 +561,11 @@ ServerAnswer = (
     | RequestFailed
     | ResultsPushed
     | ResultsFound
+    | ResultsWatched
     | WaitOver
     | TasksCancelled
+    | TasksRetried
+    | TasksPurged
     | LogChunk
     | TaskList
     | StatusReport
