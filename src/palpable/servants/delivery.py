@@ -105,8 +105,15 @@ class Delivery:
             self._pushes[task_id] = entry
         outbox.outstanding += len(task_ids)
 
+    def withdraw_pushes(self, task_ids: list[str]) -> None:
+        """Nobody is to get these results any more; what was pushed already stays so."""
+        for task_id in task_ids:
+            entry = self._pushes.pop(task_id, None)
+            if entry is not None:
+                entry[0].outstanding -= 1
+
     def push_finished(self, task_ids: list[str]) -> None:
-        """Push what is final already: an id that was submitted again."""
+        """Push what is final already: an id that was submitted again, or is watched."""
         for task_id in task_ids:
             task = self._tasks.get(task_id)
             if task is not None and task.is_final:

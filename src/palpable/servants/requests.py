@@ -24,6 +24,7 @@ from palpable._wire.messages import (
     ReadLogs,
     RequestFailed,
     ResultsReceived,
+    ResultsWatched,
     StatusReport,
     StopReading,
     SubmitTasks,
@@ -31,6 +32,7 @@ from palpable._wire.messages import (
     TaskList,
     TasksAccepted,
     TasksCancelled,
+    WatchResults,
 )
 from palpable.servants.delivery import Peer
 from palpable.servants.log_reading import LogReading
@@ -56,6 +58,7 @@ class Requests:
             SubmitTasks: self._submit,
             ResultsReceived: self._received,
             QueryResults: self._query,
+            WatchResults: self._watch,
             BeginWait: self._begin_wait,
             EndWait: self._end_wait,
             CancelTasks: self._cancel,
@@ -98,6 +101,8 @@ class Requests:
                 if task.function_key:
                     manager.functions.refer(task.function_key)
         if request.delivery == "push":
+            if len(new) < len(request.tasks):
+                manager.delivery.withdraw_pushes([task.task_id for task in request.tasks])
             manager.delivery.push_to(peer, [task.task_id for task in request.tasks], needs_exit=request.needs_exit)
         # Accepted before anything follows from it, so that no result overtakes the acceptance.
         peer.send(TasksAccepted(request_id=request.request_id))
@@ -140,6 +145,18 @@ class Requests:
 
     def _query(self, peer: Peer, request: QueryResults) -> None:
         self.manager.delivery.query(peer, request)
+
+    def _watch(self, peer: Peer, request: WatchResults) -> None:
+        tasks, delivery = self.manager.engine.tasks, self.manager.delivery
+        known = [task_id for task_id in request.task_ids if task_id in tasks and not tasks[task_id].is_taken]
+        watched = set(known)
+        # The connection they were submitted on may not be known to be gone.
+        delivery.withdraw_pushes(known)
+        delivery.push_to(peer, known, needs_exit=request.needs_exit)
+        unknown = [task_id for task_id in request.task_ids if task_id not in watched]
+        peer.send(ResultsWatched(request_id=request.request_id, unknown=unknown))
+        delivery.push_finished(known)
+        delivery.flush()
 
     def _begin_wait(self, peer: Peer, request: BeginWait) -> None:
         if not peer.inside_task:
