@@ -65,7 +65,7 @@ def test_a_result_that_was_sent_and_not_acknowledged_is_sent_again(
             watched, again = _messages(second, 2)
             assert watched == ResultsWatched(request_id=7)
             assert isinstance(again, ResultsPushed)
-            assert again.reports == pushed.reports
+            assert [report.payload for report in again.reports] == [report.payload for report in pushed.reports]
             second.sendall(encode_frame(ResultsReceived(sequence=again.sequence)))
             wait_until(lambda: client.query_result("one", keep=True) is None)
 
