@@ -166,6 +166,8 @@ def test_a_failure_and_the_cpu_time_belong_to_their_task(tmp_path: Path) -> None
         first, second, third = [await worker.ended() for _ in range(3)]
         assert (first.is_successful, second.is_successful, third.is_successful) == (True, False, True)
         assert second.error_type == "ValueError"
+        assert second.error_bases == ("builtins.ValueError", "builtins.Exception", "builtins.BaseException")
+        assert first.error_bases == ()
         assert second.cpu_seconds >= 0.05 > max(first.cpu_seconds, third.cpu_seconds)
         worker.close()
 

@@ -38,7 +38,10 @@ def isolation_of(connection: Connection, options: TaskOptions) -> Literal["task"
 def call_one(
     connection: Connection, function: Callable[[Any], Any], param: Any, options: TaskOptions, task_id: str
 ) -> Any:
-    """Return `function(param)`, called in a task; raise what it raises. An interrupt of the wait ends the task."""
+    """Return `function(param)`, called in a task; raise what it raises.
+
+    An interrupt of the wait ends the task, unless it has an idempotency key.
+    """
     pickled = dumps_function(function)
     request = TaskRequest(task_id, "call", pickled.key, dumps_call((param,), {}), pickled.name)
     group = Group()
@@ -47,7 +50,10 @@ def call_one(
         connection.add_task(request, pickled.data, options, arrival)
         wait_for_tasks(connection, arrival.is_there, (group,), lambda: (task_id,))
     except BaseException:
-        cancel_rest(connection, [arrival])
+        if options.idempotency_key:
+            connection.forget_results([task_id])  # others may wait for the same task
+        else:
+            cancel_rest(connection, [arrival])
         raise
     if group.first_failed is not None:
         try:

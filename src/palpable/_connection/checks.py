@@ -36,9 +36,9 @@ def check_number(
         return
     allowed = "a whole number" if is_whole else "a number"
     if least > -math.inf:
-        allowed += f" from {least:g}"
+        allowed += f" from {least:.12g}"
     if most < math.inf:
-        allowed += f" to {most:g}"
+        allowed += f" to {most:.12g}"
     allowed += " or None" * may_be_none + (f" ({meaning})" if meaning else "")
     if isinstance(value, bool) or not isinstance(value, int if is_whole else (int, float)):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")

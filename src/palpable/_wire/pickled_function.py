@@ -16,13 +16,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-try:
-    from _blake2 import blake2b  # hashlib would load OpenSSL: 5 MB more in every process that is forked
-except ImportError:
-    from hashlib import blake2b
-
 from cloudpickle import cloudpickle
 
+from palpable._wire.blake2 import blake2b
 from palpable._wire.by_value_pickler import dumps_by_value
 from palpable._wire.culprit import find_culprit
 from palpable._wire.held_values import HeldValues

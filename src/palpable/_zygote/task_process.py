@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 
+from palpable._wire.error_names import names_of_bases
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
@@ -208,6 +209,7 @@ class TaskProcess:
     def failure(self, task_id: str, error: BaseException) -> TaskEnded:
         try:
             pickled = dumps_exception(error)
+            error_bases = names_of_bases(type(error))
         except BaseException as worse:  # memory is short, or a signal handler of the task raised
             name = type(error).__qualname__
             message = f"{name}; it could not be described: {type(worse).__qualname__}"
@@ -219,6 +221,7 @@ class TaskProcess:
             error_type=pickled.error_type,
             error_message=pickled.error_message,
             traceback=pickled.traceback,
+            error_bases=error_bases,
             imported=self.clock.take_costs(),
         )
 

@@ -164,7 +164,7 @@ class ExecutorPool:
             future: ExecutorFuture[Any] = ExecutorFuture(request.task_id, connection)
             future._pool = self
             self._futures.add(future)
-            connection.submit(request, function, calls._options, future)
+            connection.submit(request, function, calls._levels.plain, future)
             return future
 
     def _start(self) -> TaskCalls:

@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
 
 from palpable._connection import address as addresses
 from palpable._connection.async_connection import AsyncConnection, open_async
@@ -39,9 +39,11 @@ from palpable._wire.payload import (
     name_of,
     result_of,
 )
+from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
-from palpable.units.task_calls import Isolation, check_callable, check_chunksize, make_options
+from palpable.units.task_calls import check_callable, check_chunksize
 from palpable.units.task_exceptions import ServerUnreachable, UnknownTask
+from palpable.units.task_options import CallOptionArguments, OptionArguments, takes_options
 from palpable.units.task_response import TaskResponse
 from palpable.units.task_result import TaskResult
 
@@ -96,7 +98,7 @@ class AsyncTaskFuture(Generic[T]):
 class _AsyncCalls:
     """What a client and a client with options share."""
 
-    _options: TaskOptions
+    _levels: OptionLevels
 
     def _open_connection(self) -> AsyncConnection | None:
         """Return the connection, if there is one."""
@@ -113,14 +115,16 @@ class _AsyncCalls:
         connection = self._open_connection() or await self._get_connection()
         if connection.is_full:
             await connection.drain()
-        request = TaskRequest(new_task_id(), "call", pickled.key, payload, pickled.name)
-        report = connection.submit(request, pickled.data, self._options)
+        options = self._levels.of(function)
+        request = TaskRequest(_new_task_id(options), "call", pickled.key, payload, pickled.name)
+        report = connection.submit(request, pickled.data, options)
         return AsyncTaskFuture(request.task_id, connection, report)
 
     async def run(self, function: Callable[[Any], T], params: Any) -> T:
         """Return `function(params)`, called in a task; raises what it raises.
 
         If the call is cancelled, the task is ended: nobody could get its result. Use `submit` for one that goes on.
+        A task with an `idempotency_key` goes on too.
         """
         check_callable(function)
         pickled = dumps_function(function)
@@ -128,15 +132,17 @@ class _AsyncCalls:
         connection = self._open_connection() or await self._get_connection()
         if connection.is_full:
             await connection.drain()
-        request = TaskRequest(new_task_id(), "call", pickled.key, payload, pickled.name)
-        report = connection.submit(request, pickled.data, self._options)
+        options = self._levels.of(function)
+        request = TaskRequest(_new_task_id(options), "call", pickled.key, payload, pickled.name)
+        report = connection.submit(request, pickled.data, options)
         try:
             if connection.is_inside_task:
                 await connection.wait_for_tasks([report], lambda: [request.task_id])
             value: T = _opened(await report)
         except asyncio.CancelledError:
             report.cancel()
-            _cancel_tasks(connection, [request.task_id])
+            if not options.idempotency_key:
+                _cancel_tasks(connection, [request.task_id])
             raise
         return value
 
@@ -149,12 +155,14 @@ class _AsyncCalls:
         """
         check_callable(function)
         check_chunksize(chunksize)
+        options = self._levels.of(function)
+        check_has_no_key(options)
         listed = list(params)
         if not listed:
             return []
         pickled = dumps_function(function)
         connection = await self._get_connection()
-        is_single = chunksize == "auto" and self._isolation(connection) == "task"
+        is_single = chunksize == "auto" and _isolation(connection, options) == "task"
         size = 1 if is_single else chunksize
         if not isinstance(size, int):
             size = -(-len(listed) // (CHUNKS_PER_WORKER * _workers(connection)))
@@ -162,7 +170,8 @@ class _AsyncCalls:
         try:
             for start in range(0, len(listed), size):
                 await connection.drain()
-                futures.append(self._submit_chunk(connection, pickled, listed[start : start + size], is_single))
+                chunk = listed[start : start + size]
+                futures.append(_submit_chunk(connection, pickled, chunk, options, is_single=is_single))
             await connection.wait_for_tasks(
                 [_FailsOnError.of(future._report) for future in futures],
                 lambda: [future.task_id for future in futures if not future.done()],
@@ -212,12 +221,14 @@ class _AsyncCalls:
         check_callable(function)
         check_number("window", window, least=1, is_whole=True, may_be_none=True)
         check_chunksize(chunksize)
+        options = self._levels.of(function)
+        check_has_no_key(options)
         source = _aiter(params)
 
         async def results() -> AsyncGenerator[Any, None]:
             pickled = dumps_function(function)
             connection = await self._get_connection()
-            is_single = chunksize == "auto" and self._isolation(connection) == "task"
+            is_single = chunksize == "auto" and _isolation(connection, options) == "task"
             ahead: Window[AsyncTaskFuture[Any]] = Window(
                 _workers(connection), is_single=is_single, window=window, chunksize=chunksize
             )
@@ -235,7 +246,8 @@ class _AsyncCalls:
                             is_exhausted, error = True, raised
                         if chunk:
                             await connection.drain()
-                            ahead.add(self._submit_chunk(connection, pickled, chunk, is_single), len(chunk))
+                            future = _submit_chunk(connection, pickled, chunk, options, is_single=is_single)
+                            ahead.add(future, len(chunk))
                     if not ahead.sizes:
                         break
                     future = await _next_of(connection, list(ahead.sizes), is_ordered=is_ordered)
@@ -255,18 +267,6 @@ class _AsyncCalls:
 
         return results()
 
-    def _submit_chunk(
-        self, connection: AsyncConnection, pickled: PickledFunction, chunk: list[Any], is_single: bool
-    ) -> AsyncTaskFuture[Any]:
-        form: Literal["call", "chunk"] = "call" if is_single else "chunk"
-        payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
-        request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
-        report = connection.submit(request, pickled.data, self._options)
-        return AsyncTaskFuture(request.task_id, connection, report)
-
-    def _isolation(self, connection: AsyncConnection) -> str:
-        return str(self._options.isolation or connection.info.get("isolation"))
-
     async def run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResult:
         """Run `procedure.run(messenger)` in a task; return its result, or what there is after `waiting_seconds`.
 
@@ -276,9 +276,11 @@ class _AsyncCalls:
         seconds = -1.0 if waiting_seconds is None or waiting_seconds < 0 else min(float(waiting_seconds), 1e9)
         task = Task(procedure)
         payload = dumps_procedure(procedure)
-        connection = await self._get_connection()
+        connection, options = await self._get_connection(), self._levels.plain
+        if options.idempotency_key:
+            task.task_id = task_id_for_key(options.idempotency_key)
         request = TaskRequest(task.task_id, "procedure", "", payload, name_of(type(procedure)))
-        connection.submit(request, b"", self._options, is_kept=True, needs_exit=True).cancel()
+        connection.submit(request, b"", options, is_kept=True, needs_exit=True).cancel()
         if seconds == 0:
             return TaskResult(task.task_id, None, None)
         report = await _query(connection, task.task_id, seconds, take=True)
@@ -306,6 +308,7 @@ class AsyncClient(_AsyncCalls):
         ...         return await client.run(abs, -3)
     """
 
+    @takes_options
     def __init__(
         self,
         address: tuple[str, int] | str | os.PathLike[str] | None = None,
@@ -313,22 +316,14 @@ class AsyncClient(_AsyncCalls):
         authkey: bytes | None = None,
         *,
         tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
-        isolation: Isolation | None = None,
-        timeout_seconds: float | None = None,
-        priority: int = 0,
-        ends_with_client: bool = False,
+        **options: Unpack[OptionArguments],
     ) -> None:
         self._address = None if address is None else addresses.make_address(address, family)
         self._family = family
         self._authkey = None if authkey is None else checked_authkey(authkey)
         check_tls(self._address or addresses.Address(host="any"), tls)
         self._tls = tls
-        self._options = make_options(
-            isolation=isolation,
-            timeout_seconds=timeout_seconds,
-            priority=priority,
-            ends_with_client=ends_with_client,
-        )
+        self._levels = client_levels(options)
         self._connection: AsyncConnection | None = None
         self._connecting: asyncio.Lock | None = None
         self._is_closed = False
@@ -363,23 +358,10 @@ class AsyncClient(_AsyncCalls):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def options(
-        self,
-        *,
-        isolation: Isolation | None = None,
-        timeout_seconds: float | None = None,
-        priority: int | None = None,
-        ends_with_client: bool | None = None,
-    ) -> AsyncClientView:
+    @takes_options
+    def options(self, **options: Unpack[CallOptionArguments]) -> AsyncClientView:
         """Return a view of this client whose calls use these options. As `Client.options`."""
-        options = make_options(
-            self._options,
-            isolation=isolation,
-            timeout_seconds=timeout_seconds,
-            priority=priority,
-            ends_with_client=ends_with_client,
-        )
-        return AsyncClientView(self, options)
+        return AsyncClientView(self, self._levels.nearer(options))
 
     async def query_result(self, task_id: str, *, keep: bool = False) -> TaskResult | None:
         """Return how a task stands, at once. As `Client.query_result`."""
@@ -468,9 +450,14 @@ class AsyncClient(_AsyncCalls):
 class AsyncClientView(_AsyncCalls):
     """A client with options of its own. Made by `AsyncClient.options`; shares the client's connection."""
 
-    def __init__(self, client: AsyncClient, options: TaskOptions) -> None:
+    def __init__(self, client: AsyncClient, levels: OptionLevels) -> None:
         self._client = client
-        self._options = options
+        self._levels = levels
+
+    @takes_options
+    def options(self, **options: Unpack[CallOptionArguments]) -> AsyncClientView:
+        """As `AsyncClient.options`, on top of the options of this view."""
+        return AsyncClientView(self._client, self._levels.nearer(options))
 
     def _open_connection(self) -> AsyncConnection | None:
         return self._client._open_connection()
@@ -552,6 +539,24 @@ def _unknown(task_id: str) -> UnknownTask:
     return UnknownTask(
         f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
     )
+
+
+def _new_task_id(options: TaskOptions) -> str:
+    return task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
+
+
+def _submit_chunk(
+    connection: AsyncConnection, pickled: PickledFunction, chunk: list[Any], options: TaskOptions, *, is_single: bool
+) -> AsyncTaskFuture[Any]:
+    form: Literal["call", "chunk"] = "call" if is_single else "chunk"
+    payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
+    request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
+    report = connection.submit(request, pickled.data, options)
+    return AsyncTaskFuture(request.task_id, connection, report)
+
+
+def _isolation(connection: AsyncConnection, options: TaskOptions) -> str:
+    return str(options.isolation or connection.info.get("isolation"))
 
 
 def _workers(connection: AsyncConnection) -> int:

@@ -6,17 +6,19 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from palpable._connection import address as addresses
 from palpable._connection import inside, questions
 from palpable._connection.checks import check_number
 from palpable._wire.handshake import checked_authkey
-from palpable._wire.messages import GetStatus, QuitServer, TaskInfo, TaskOptions
+from palpable._wire.messages import GetStatus, QuitServer, TaskInfo
 from palpable._wire.payload import exception_of, result_of
+from palpable.units.option_levels import OptionLevels, client_levels, task_id_for_key
 from palpable.units.task import Task
-from palpable.units.task_calls import Isolation, TaskCalls, make_options
+from palpable.units.task_calls import TaskCalls
 from palpable.units.task_exceptions import ServerUnreachable, UnknownTask
+from palpable.units.task_options import CallOptionArguments, OptionArguments, takes_options
 from palpable.units.task_response import TaskResponse
 from palpable.units.task_result import TaskResult
 
@@ -44,8 +46,10 @@ class _Calls(TaskCalls):
         """
         seconds = _checked_wait(waiting_seconds)
         task = Task(procedure)
-        connection = self._get_connection()
-        self._submit_procedure(connection, task, None, self._options, needs_exit=True)
+        connection, options = self._get_connection(), self._levels.plain
+        if options.idempotency_key:
+            task.task_id = task_id_for_key(options.idempotency_key)
+        self._submit_procedure(connection, task, None, options, needs_exit=True)
         if seconds == 0:
             connection.flush()
             return TaskResult(task.task_id, None, None)
@@ -80,11 +84,14 @@ class Client(_Calls):
             Unix socket, the file `authkey` beside it.
         tls: for TCP. True: trust what this machine trusts; the path of a certificate file: trust this certificate, or
             what this authority has signed; or an `ssl.SSLContext`.
-        isolation: "task", a fresh process for every task, or "worker", processes that run many; None: the server's
-            default.
-        timeout_seconds: what an attempt of a task may take; None: the server's default.
-        priority: higher runs earlier.
-        ends_with_client: cancel the tasks of this client when its connection closes.
+        options: for all the tasks of this client, if neither the call nor the function says otherwise:
+            isolation: "task", a fresh process for every task, or "worker", processes that run many; None: the server's
+                default.
+            timeout_seconds: what an attempt of a task may take; None: the server's default.
+            priority: higher runs earlier.
+            ends_with_client: cancel the tasks of this client when its connection closes.
+            retries, crash_retries, backoff_seconds, max_backoff_seconds, retry_on: further attempts, see `options`.
+            at_most_once, delay_seconds, at, name, tags: see `options`.
 
     Raises:
         TypeError, ValueError: a parameter is of the wrong type or out of range; the message names it.
@@ -95,6 +102,7 @@ class Client(_Calls):
         [1, 2]
     """
 
+    @takes_options
     def __init__(
         self,
         address: tuple[str, int] | str | os.PathLike[str] | None = None,
@@ -102,10 +110,7 @@ class Client(_Calls):
         authkey: bytes | None = None,
         *,
         tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
-        isolation: Isolation | None = None,
-        timeout_seconds: float | None = None,
-        priority: int = 0,
-        ends_with_client: bool = False,
+        **options: Unpack[OptionArguments],
     ) -> None:
         self._address = None if address is None else addresses.make_address(address, family)
         self._family = family
@@ -115,12 +120,7 @@ class Client(_Calls):
             from palpable._connection.dialing import check_tls
 
             check_tls(self._address or addresses.Address(host="any"), tls)
-        self._options = make_options(
-            isolation=isolation,
-            timeout_seconds=timeout_seconds,
-            priority=priority,
-            ends_with_client=ends_with_client,
-        )
+        self._levels = client_levels(options)
         self._forget_connection()
 
     # --- the connection -------------------------------------------------------------------------------------------
@@ -199,30 +199,41 @@ class Client(_Calls):
 
     # --- options --------------------------------------------------------------------------------------------------
 
-    def options(
-        self,
-        *,
-        isolation: Isolation | None = None,
-        timeout_seconds: float | None = None,
-        priority: int | None = None,
-        ends_with_client: bool | None = None,
-    ) -> ClientView:
+    @takes_options
+    def options(self, **options: Unpack[CallOptionArguments]) -> ClientView:
         """Return a view of this client whose `submit`, `run`, `map`, `imap` and `run_procedure` use these options.
 
-        What is None stays as it is. The parameters are those of `Client`.
+        What is left out stays as it is; None stands for the default.
+
+        Args:
+            isolation: "task", a fresh process for every task, or "worker", processes that run many; None: the server's
+                default.
+            timeout_seconds: what an attempt may take, above 0; None: the server's default.
+            priority: higher runs earlier; from -2**31 to 2**31 - 1.
+            ends_with_client: cancel the tasks when the connection of this client closes.
+            retries: further attempts after one that raised or timed out, 0 to 1000.
+            backoff_seconds: the wait before the first retry, at most, 0 to 86400; it doubles with each, and is drawn
+                at random from 0 up to that. Without it: 1.
+            max_backoff_seconds: the wait before any retry, at most, 0 to 86400. Without it: 300.
+            retry_on: retry only after errors of this class, or of one of these classes, or of their subclasses; None:
+                after any.
+            crash_retries: further attempts after one whose process died, 0 to 1000.
+            at_most_once: never run again what may have run: after a crash of the server the task ends as lost.
+            delay_seconds: not before this long after the server got the task, 0 to 1e9.
+            at: not before this moment: a datetime (local time, if it has no zone), or seconds since the epoch.
+            idempotency_key: the same key is the same task: submitted again, it is not run again, and gives the result
+                it gave. For `submit`, `run` and `run_procedure`.
+            name: shown in place of the function's name.
+            tags: strings shown with the task, and looked for in lists.
+
+        Raises:
+            TypeError, ValueError: there is no such option, or its value is out of range; the message names it.
 
         Example:
             >>> client.options(isolation="worker", timeout_seconds=5).map(abs, [-1])  # doctest: +SKIP
             [1]
         """
-        options = make_options(
-            self._options,
-            isolation=isolation,
-            timeout_seconds=timeout_seconds,
-            priority=priority,
-            ends_with_client=ends_with_client,
-        )
-        return ClientView(self, options)
+        return ClientView(self, self._levels.nearer(options))
 
     # --- questions ------------------------------------------------------------------------------------------------
 
@@ -314,30 +325,17 @@ class Client(_Calls):
 class ClientView(_Calls):
     """A client with options of its own. Made by `Client.options`; shares the client's connection."""
 
-    def __init__(self, client: Client, options: TaskOptions) -> None:
+    def __init__(self, client: Client, levels: OptionLevels) -> None:
         self._client = client
-        self._options = options
+        self._levels = levels
 
     def _get_connection(self) -> Connection:
         return self._client._get_connection()
 
-    def options(
-        self,
-        *,
-        isolation: Isolation | None = None,
-        timeout_seconds: float | None = None,
-        priority: int | None = None,
-        ends_with_client: bool | None = None,
-    ) -> ClientView:
+    @takes_options
+    def options(self, **options: Unpack[CallOptionArguments]) -> ClientView:
         """As `Client.options`, on top of the options of this view."""
-        options = make_options(
-            self._options,
-            isolation=isolation,
-            timeout_seconds=timeout_seconds,
-            priority=priority,
-            ends_with_client=ends_with_client,
-        )
-        return ClientView(self._client, options)
+        return ClientView(self._client, self._levels.nearer(options))
 
 
 def _checked_wait(waiting_seconds: float | None) -> float:

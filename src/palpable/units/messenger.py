@@ -133,7 +133,7 @@ class Messenger:
         task = Task(procedure, is_source_blocking=True)
         connection, group = self._get_connection(), Group()
         arrival = Arrival(task.task_id, group)
-        self._calls._submit_procedure(connection, task, arrival, self._calls._options, needs_exit=False)
+        self._calls._submit_procedure(connection, task, arrival, self._calls._levels.plain, needs_exit=False)
         wait_for_tasks(connection, arrival.is_there, (group,), lambda: (task.task_id,))
         if group.first_failed is not None:
             try:
@@ -153,7 +153,7 @@ class Messenger:
         import msgspec
 
         connection, calls = self._get_connection(), self._calls
-        options = calls._options
+        options = calls._levels.plain
         if need_followup:
             options = msgspec.structs.replace(options, is_followup=True)
         task_ids = []

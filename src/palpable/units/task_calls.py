@@ -11,6 +11,7 @@ from palpable._connection.checks import check_number
 from palpable._connection.lazy_map import lazy_map
 from palpable._wire.messages import TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_procedure, name_of
+from palpable.units.option_levels import OptionLevels, check_has_no_key, task_id_for_key
 from palpable.units.task import Task, new_task_id
 from palpable.units.task_future import TaskFuture
 
@@ -20,35 +21,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
-
-Isolation = Literal["task", "worker"]
-
-
-def make_options(
-    base: TaskOptions = TaskOptions(),  # noqa: B008 - it never changes
-    *,
-    isolation: Isolation | None = None,
-    timeout_seconds: float | None = None,
-    priority: int | None = None,
-    ends_with_client: bool | None = None,
-) -> TaskOptions:
-    """Return `base` with what is given (not None) in place of its own.
-
-    Raises:
-        TypeError, ValueError: a value is out of range; the message names it.
-    """
-    if isolation not in (None, "task", "worker"):
-        raise ValueError(f"isolation must be 'task', 'worker' or None, not {isolation!r}")
-    check_number("timeout_seconds", timeout_seconds, least=0.001, may_be_none=True)
-    check_number("priority", priority, least=-(2**31), most=2**31 - 1, is_whole=True, may_be_none=True)
-    if not isinstance(ends_with_client, bool | None):
-        raise TypeError(f"ends_with_client must be True or False, not {ends_with_client!r}")
-    return TaskOptions(
-        isolation=base.isolation if isolation is None else isolation,
-        timeout_seconds=base.timeout_seconds if timeout_seconds is None else float(timeout_seconds),
-        priority=base.priority if priority is None else priority,
-        ends_with_client=base.ends_with_client if ends_with_client is None else ends_with_client,
-    )
 
 
 def check_chunksize(chunksize: Any) -> None:
@@ -66,10 +38,10 @@ def check_callable(function: Any) -> None:
 class TaskCalls:
     """`submit`, `run`, `map`, `imap`, `imap_unordered`, `run_procedure` over a connection.
 
-    Subclasses say which connection (`_get_connection`), and with which options (`_options`).
+    Subclasses say which connection (`_get_connection`), and with which options (`_levels`).
     """
 
-    _options: TaskOptions = TaskOptions()
+    _levels = OptionLevels({})
 
     def _get_connection(self) -> Connection:
         raise NotImplementedError
@@ -90,21 +62,24 @@ class TaskCalls:
         key, data, name = dumps_function(function)
         payload = dumps_call(args, kwargs)
         connection = self._get_connection()
-        task_id = new_task_id()
+        options = self._levels.of(function)
+        task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
         future: TaskFuture[T] = TaskFuture(task_id, connection)
-        connection.submit(TaskRequest(task_id, "call", key, payload, name), data, self._options, future)
+        connection.submit(TaskRequest(task_id, "call", key, payload, name), data, options, future)
         return future
 
     def run(self, function: Callable[[Any], T], params: Any) -> T:
         """Return `function(params)`, called in a task; raises what it raises.
 
-        A Ctrl-C while it waits ends the task.
+        A Ctrl-C while it waits ends the task, unless the task has an `idempotency_key`: then others may wait for it.
 
         Raises:
             As `submit`; and `TaskDidNotFinish`, e.g. `TaskCrashed` or `TaskTimeout`.
         """
         check_callable(function)
-        return cast(T, bulk.call_one(self._get_connection(), function, params, self._options, new_task_id()))
+        options = self._levels.of(function)
+        task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
+        return cast(T, bulk.call_one(self._get_connection(), function, params, options, task_id))
 
     def map(
         self,
@@ -126,13 +101,13 @@ class TaskCalls:
         """
         check_callable(function)
         check_chunksize(chunksize)
+        options = self._levels.of(function)
+        check_has_no_key(options)
         listed = params if isinstance(params, list) else list(params)
         if not listed:
             return []
         with _progress_bar(progress, function, len(listed)) as on_progress:
-            return bulk.map_all(
-                self._get_connection(), function, listed, self._options, new_task_id, chunksize, on_progress
-            )
+            return bulk.map_all(self._get_connection(), function, listed, options, new_task_id, chunksize, on_progress)
 
     def imap(
         self,
@@ -175,6 +150,8 @@ class TaskCalls:
         check_callable(function)
         check_number("window", window, least=1, is_whole=True, may_be_none=True)
         check_chunksize(chunksize)
+        options = self._levels.of(function)
+        check_has_no_key(options)
         source = iter(params)
         total = len(params) if hasattr(params, "__len__") else None
 
@@ -183,7 +160,7 @@ class TaskCalls:
                 self._get_connection(),
                 function,
                 source,
-                self._options,
+                options,
                 new_task_id,
                 window=window,
                 chunksize=chunksize,
