@@ -15,8 +15,9 @@ if __name__ == "__main__":
         if _folder not in sys.path:
             sys.path.append(_folder)
 
-    from palpable._zygote import fork_hooks
+    from palpable._zygote import fork_hooks, huge_pages
 
+    huge_pages.reserve_arenas()
     fork_hooks.record()
 
     from palpable._zygote.zygote import main

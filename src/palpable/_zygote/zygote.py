@@ -32,7 +32,7 @@ from palpable._wire.messages import (
     ToZygote,
     ZygoteReady,
 )
-from palpable._zygote import fork_hooks, hot_memory, os_calls, output, reseed
+from palpable._zygote import fork_hooks, hot_memory, huge_pages, os_calls, output, reseed
 from palpable._zygote.import_costs import ImportClock
 from palpable._zygote.preloading import ThreadStarted, preload, source_files
 from palpable._zygote.settings import ZygoteSettings
@@ -193,6 +193,7 @@ class Zygote:
         self._fork_process = hot_memory.copy_of(os_calls.fork)
         self._live = make_life(self._task_process, SOCKET_FD, self._pid, calls_at_birth, os._exit)
         gc.freeze()
+        huge_pages.move_there()
 
     def _run_once(self) -> None:
         """One turn: wait, then
