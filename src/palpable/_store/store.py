@@ -76,15 +76,19 @@ class Batch(msgspec.Struct):
     """
 
     functions: dict[str, bytes] = msgspec.field(default_factory=dict)
-    """Pickled functions by key. One that is stored already is left as it is."""
+    """Pickled functions by key: all that the added tasks need, every time, as a store removes those that no task refers
+    to. One that is stored already is left as it is, and costs nothing."""
     added: list[tuple[TaskRow, bytes]] = msgspec.field(default_factory=list)
     """New tasks, each with the payload of its request."""
     states: list[TaskState] = msgspec.field(default_factory=list)
-    """States that replace those stored. One of an older boot than the stored one changes nothing (fencing)."""
+    """States that replace those stored; for a task that is not stored, nothing.
+
+    One of an older boot than the stored one changes nothing (fencing). A final state is replaced only by the same state
+    and outcome, with more facts; `is_taken` stays true once it is."""
     results: list[tuple[int, StoredResult]] = msgspec.field(default_factory=list)
-    """By sequence number; replaces."""
+    """By sequence number; replaces. Of a task that is not stored (any more): ignored."""
     outputs: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
-    """What tasks printed, by sequence number; replaces."""
+    """What tasks printed, by sequence number; replaces. Of a task that is not stored (any more): ignored."""
     requests_done: list[int] = msgspec.field(default_factory=list)
     """Tasks whose requests will never be run again: those payloads are removed."""
     results_taken: list[int] = msgspec.field(default_factory=list)
@@ -93,7 +97,8 @@ class Batch(msgspec.Struct):
     """Tasks to remove altogether. May name such as are not stored."""
 
     def __len__(self) -> int:
-        return len(self.added) + len(self.states) + len(self.outputs) + len(self.results_taken) + len(self.forgotten)
+        """Count the changes; a batch without any is false."""
+        return sum(len(getattr(self, name)) for name in self.__struct_fields__)
 
 
 class StoreFull(Exception):
@@ -129,10 +134,13 @@ class Store(Protocol):
         """
 
     def unfinished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
-        """Yield the tasks that are not final, in chunks: higher priority first, then by sequence number."""
+        """Yield the tasks that are not final, in chunks: higher priority first, then by sequence number.
+
+        All as they were when the first chunk was asked for, whatever is written meanwhile.
+        """
 
     def finished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
-        """Yield the tasks that are final, in chunks, those that ended first first."""
+        """Yield the tasks that are final, in chunks, those that ended first first; as of one moment too."""
 
     def last_sequence(self) -> int:
         """Return the highest sequence number ever stored; 0 if there was none."""

@@ -1,0 +1,93 @@
+"""Reading tasks in bulk, as a server does when it starts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from palpable._store.sqlite_writing import STATE_COLUMNS, TASK_COLUMNS
+from palpable._store.store import StoreBroken, TaskRow, TaskState
+
+STATES: Final = {
+    state: state for state in ("scheduled", "ready", "running", "retrying", "succeeded", "failed", "cancelled")
+}
+KEPT_STRINGS: Final = 10_000
+
+UNFINISHED: Final = "WHERE finished_at IS NULL ORDER BY priority DESC, sequence"
+FINISHED: Final = "WHERE finished_at IS NOT NULL ORDER BY finished_at, sequence"
+
+_IN_ORDER: Final = "SELECT sequence FROM states {which}"
+# The numbers come in the wanted order, and so do the rows, sorted by their place in the list.
+_ROWS: Final = f"""
+    SELECT wanted.value, priority, {", ".join(TASK_COLUMNS)}, {", ".join(STATE_COLUMNS)}
+    FROM json_each(?) AS wanted
+    CROSS JOIN states ON states.sequence = wanted.value
+    CROSS JOIN tasks ON tasks.sequence = wanted.value
+    ORDER BY wanted.key"""
+
+
+def read_tasks(
+    connection: sqlite3.Connection, which: str, chunk_size: int
+) -> Iterator[list[tuple[TaskRow, TaskState]]]:
+    """Yield the tasks of one moment in chunks, in order; `which` is UNFINISHED or FINISHED.
+
+    Memory: one chunk, and what SQLite sorts in (numbers only; on disk if they are many).
+    """
+    connection.execute("BEGIN")  # all reads see the store as it is now
+    kept: dict[str, str] = {}
+    numbers = connection.execute(_IN_ORDER.format(which=which))
+    while some := numbers.fetchmany(chunk_size):
+        wanted = msgspec.json.encode([number for (number,) in some]).decode()
+        rows = connection.execute(_ROWS, (wanted,)).fetchall()
+        if len(rows) != len(some):
+            raise StoreBroken("the store is damaged: a task has lost its row. Restore a backup.")
+        yield [_task(row, kept) for row in rows]
+        if len(kept) > KEPT_STRINGS:
+            kept.clear()
+
+
+def _task(values: tuple[Any, ...], kept: dict[str, str]) -> tuple[TaskRow, TaskState]:
+    """Make the structs. Strings that repeat from task to task become one object: there may be a million tasks."""
+    keep = kept.setdefault
+    sequence, priority, task_id, name, form, function_key, policy, submitted_at, parent_id, depth, *life = values
+    state, outcome, attempt, boot, due_at, started_at, finished_at, errors, crashes, *ending = life
+    error_type, error_message, exit_status, cpu_seconds, peak_memory_bytes, is_taken, followup_ids = ending
+    try:
+        state = STATES[state]
+        followups = tuple(msgspec.json.decode(followup_ids)) if followup_ids else ()
+    except (KeyError, msgspec.DecodeError):
+        raise StoreBroken(f"the store is damaged: task {task_id!r} is {state!r}. Restore a backup.") from None
+    row = TaskRow(
+        sequence,
+        task_id,
+        keep(name, name),
+        keep(form, form),
+        keep(function_key, function_key),
+        keep(policy, policy),
+        priority,
+        submitted_at,
+        keep(parent_id, parent_id),
+        depth,
+    )
+    return row, TaskState(
+        sequence,
+        state,
+        keep(outcome, outcome),
+        attempt,
+        boot,
+        due_at,
+        started_at,
+        finished_at,
+        errors,
+        crashes,
+        error_type,
+        error_message,
+        exit_status,
+        cpu_seconds,
+        peak_memory_bytes,
+        is_taken == 1,
+        followups,
+    )
