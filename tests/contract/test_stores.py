@@ -108,15 +108,6 @@ def test_what_is_written_during_a_reading_can_be_read_at_once(store: Store) -> N
     assert len(list(reading)) == 1
 
 
-def test_strings_that_repeat_are_one_object(store: Store) -> None:
-    for number in (1, 2, 3):
-        row = task_row(number, name=f"na{'me'}", function_key=f"k{'ey'}", policy=f'{{"isolation":"{"worker"}"}}')
-        store.write(Batch(added=[(row, b"")], states=[ready(number)]))
-    rows = [row for chunk in store.unfinished() for row, _ in chunk]
-    for field in ("name", "form", "function_key", "policy"):
-        assert len({id(getattr(row, field)) for row in rows}) == 1
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 255, 256, 257, 700])
 def test_a_batch_of_any_size_is_stored_whole(store: Store, count: int) -> None:
     numbers = range(1, count + 1)
