@@ -15,7 +15,7 @@ BEGIN, END = "<!-- drawn by tools/draw_task_life.py -->\n", "<!-- end of the dra
 
 def drawing() -> str:
     """Return the diagram, in the order of the table."""
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.READY}"]
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.READY}", f"    [*] --> {State.SCHEDULED}"]
     lines += [f"    {source} --> {target}: {what}" for (source, what), target in TRANSITIONS.items()]
     lines += [f"    {state} --> [*]" for state in State if state in FINAL]
     return "\n".join([*lines, "```", ""])

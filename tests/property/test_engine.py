@@ -13,6 +13,7 @@ from palpable._core import effects as out
 from palpable._core import events
 from palpable._core.engine import Engine
 from palpable._core.invariants import validate
+from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_state import Outcome, State
 
 
@@ -84,12 +85,14 @@ class World:
         self.handle(
             events.TasksSubmitted(
                 new,
-                isolation=self.rng.choice(["task", "worker"]),
-                timeout_seconds=self.rng.choice([None, 5.0]),
-                priority=self.rng.choice([0, 0, 1]),
+                TaskPolicy(
+                    isolation=self.rng.choice(["task", "worker"]),
+                    timeout_seconds=self.rng.choice([None, 5.0]),
+                    priority=self.rng.choice([0, 0, 1]),
+                    ends_with_client=self.rng.random() < 0.2,
+                ),
                 connection_id=self.rng.randint(1, 3),
                 parent_id=parent_id,
-                ends_with_client=self.rng.random() < 0.2,
             )
         )
         return [task.task_id for task in new]

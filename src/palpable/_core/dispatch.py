@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from palpable._core.duration_estimates import DurationEstimates
-from palpable._core.effects import Effect, KillRunner, ReleaseWait, SendTasks, StartRunner, TakeBack
+from palpable._core.effects import Effect, KillRunner, ReleaseWait, SaveTask, SendTasks, StartRunner, TakeBack
 from palpable._core.ready_queue import ReadyQueue
 from palpable._core.runner import Runner
 from palpable._core.slots import Slots
@@ -23,9 +23,10 @@ class Dispatcher:
     Args:
         slot_count: how many tasks may run at once.
         max_tasks_per_process: worker mode: a process is replaced after this many tasks. None: never for that reason.
+        is_durable: order that what is handed over is saved as such before.
     """
 
-    def __init__(self, slot_count: int, max_tasks_per_process: int | None = None) -> None:
+    def __init__(self, slot_count: int, max_tasks_per_process: int | None = None, *, is_durable: bool = False) -> None:
         self.slots = Slots(slot_count)
         self.ready = ReadyQueue()
         self.runners: dict[int, Runner] = {}
@@ -38,6 +39,8 @@ class Dispatcher:
         self.steal_at = math.inf
         self.next_timeout_at = math.inf
         """No attempt times out before this moment."""
+        self._is_durable = is_durable
+        self._only_urgent = False
         self._max_tasks_per_process = max_tasks_per_process
         self._next_runner_id = 1
         self.waiting_count = 0
@@ -45,14 +48,19 @@ class Dispatcher:
 
     # --- starting ---
 
-    def dispatch(self, now: float) -> None:
-        """Fill the free slots, top up short batches, and plan to rebalance when a slot stays idle."""
+    def dispatch(self, now: float, *, only_urgent: bool = False) -> None:
+        """Fill the free slots, top up short batches, and plan to rebalance when a slot stays idle.
+
+        Args:
+            only_urgent: start nothing but what a running task waits for.
+        """
         slots, ready = self.slots, self.ready
+        self._only_urgent = only_urgent
         while self.resuming and slots.free_count:
             self._resume(self._take_deepest_resuming())
         if len(ready):
             while slots.free_count:
-                task = ready.first()
+                task = self._next_ready()
                 if task is None:
                     break
                 self._start_somewhere(task, now)
@@ -63,6 +71,11 @@ class Dispatcher:
             self.steal_at = min(self.steal_at, now + STEAL_AFTER_SECONDS)
         else:
             self.steal_at = math.inf
+
+    def _next_ready(self) -> TaskRecord | None:
+        """Return the task that may start next. Those that are waited for are the first of all."""
+        task = self.ready.first()
+        return None if task is None or (self._only_urgent and not task.urgency) else task
 
     def _start_somewhere(self, task: TaskRecord, now: float) -> None:
         if task.isolation == "worker" and self.warm:
@@ -84,7 +97,7 @@ class Dispatcher:
         """Keep the inbox of a runner of short tasks from running dry."""
         if runner.is_ending or runner.is_waiting or runner.is_emptying:
             return
-        task = self.ready.first()
+        task = self._next_ready()
         if task is None or task.isolation != "worker":
             return
         size = self.estimates.batch_size(task.kind)
@@ -99,9 +112,11 @@ class Dispatcher:
             count = min(count, self._max_tasks_per_process - runner.tasks_run - len(inbox))
         was_empty = not inbox
         while len(tasks) < count:
-            task = self.ready.first()
+            task = self._next_ready()
             if task is None or task.isolation != runner.isolation:
                 break
+            if task.policy.at_most_once and inbox:
+                break  # it is lost when the server ends after it was handed over, so it is only handed over to begin
             self.ready.take_first()
             task.runner_id = runner.runner_id
             inbox.append(task)
@@ -110,6 +125,9 @@ class Dispatcher:
             return
         if was_empty:
             self.begin_head(runner, now)
+        if self._is_durable:
+            # From here on they may have begun, for all that is known after a crash of this server.
+            self.effects.extend(map(SaveTask, tasks))
         self.effects.append(SendTasks(runner.runner_id, tasks, runner.taken_back))
         runner.taken_back = 0
 
@@ -161,6 +179,8 @@ class Dispatcher:
                 task.attempt -= 1
                 task.started_at = None
             self.ready.put_back(task)
+            if self._is_durable:
+                self.effects.append(SaveTask(task))
         return tasks
 
     def order_take_back(self, runner: Runner) -> None:

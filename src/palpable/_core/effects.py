@@ -11,6 +11,13 @@ class Effect(msgspec.Struct, frozen=True):
     """The base of every effect."""
 
 
+class SaveTask(Effect, frozen=True):
+    """Write what has changed of the task. Effects that follow are carried out once that is on disk."""
+
+    task: TaskRecord
+    is_new: bool = False
+
+
 class StartRunner(Effect, frozen=True):
     """Bind an idle task process to this new runner, as soon as there is one."""
 
@@ -67,7 +74,13 @@ class TaskSettled(Effect, frozen=True):
     task: TaskRecord
 
 
+class AttemptFailed(Effect, frozen=True):
+    """The task will be run again, not before `due_at`, or once its process is gone."""
+
+    task: TaskRecord
+
+
 class TaskForgotten(Effect, frozen=True):
-    """The retention limits dropped this task."""
+    """The retention limits, or somebody, dropped this task."""
 
     task: TaskRecord

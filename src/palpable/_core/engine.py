@@ -8,15 +8,17 @@ reads no clock and draws no random number. After each event, `validate` (see `in
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from palpable._core import events
+from palpable._core import events, recovery, retry
 from palpable._core.dispatch import Dispatcher
-from palpable._core.effects import Effect, TaskFinished, TaskForgotten, TaskSettled
+from palpable._core.effects import AttemptFailed, Effect, SaveTask, TaskFinished, TaskForgotten, TaskSettled
 from palpable._core.retention import Retention
 from palpable._core.runner import Runner
+from palpable._core.schedule import Schedule
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Move, Outcome, State, move
 from palpable._core.waiting import Waiting
@@ -34,6 +36,9 @@ class Engine:
         retention_capacity: finished tasks kept at most.
         retention_seconds: how long a finished task is kept.
         max_tasks_per_process: worker mode: a process is replaced after this many tasks.
+        is_durable: order that every change is saved.
+        first_sequence: the sequence number of the first task.
+        rng: where the jitter of retries comes from.
     """
 
     def __init__(
@@ -43,19 +48,31 @@ class Engine:
         retention_capacity: int = 100_000,
         retention_seconds: float = 60.0,
         max_tasks_per_process: int | None = None,
+        is_durable: bool = False,
+        first_sequence: int = 1,
+        rng: random.Random | None = None,
     ) -> None:
         self.tasks: dict[str, TaskRecord] = {}
-        self.dispatcher = Dispatcher(slot_count, max_tasks_per_process)
+        self.is_durable = is_durable
+        self.dispatcher = Dispatcher(slot_count, max_tasks_per_process, is_durable=is_durable)
         self.waiting = Waiting(self.tasks, self.dispatcher)
         self.retention = Retention(retention_capacity, retention_seconds)
+        self.schedule = Schedule()
         self.is_stopping = False
-        self._next_sequence = 0
+        self.is_draining = False
+        self._rng = rng if rng is not None else random.Random(0)
+        self._next_sequence = first_sequence
+        self._interrupted: set[str] = set()
+        """Tasks that were running when the server before this one ended."""
         self._ending_with: dict[int, set[str]] = {}
         """By connection: the tasks to cancel when it closes."""
         self._to_end: deque[tuple[str, Outcome]] = deque()
         """Consequences of an event, worked off one by one: a tree of any depth, without recursion."""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.TasksSubmitted: self._on_submitted,
+            events.SubmissionsWithdrawn: self._on_withdrawn,
+            events.TasksRecovered: self._on_recovered,
+            events.ResultsRecovered: self._on_results_recovered,
             events.TasksEnded: self._on_ended,
             events.RunnerExited: self._on_runner_exited,
             events.TasksTakenBack: self._on_taken_back,
@@ -63,7 +80,9 @@ class Engine:
             events.WaitEnded: self._on_wait_ended,
             events.ConnectionClosed: self._on_connection_closed,
             events.EndRequested: self._on_end_requested,
+            events.DrainRequested: self._on_drain_requested,
             events.StopRequested: self._on_stop_requested,
+            events.PurgeRequested: self._on_purge_requested,
             events.ResultsTaken: self._on_results_taken,
             events.TimePassed: self._on_time_passed,
         }
@@ -82,7 +101,7 @@ class Engine:
             if task is not None:
                 self._end_by_force(task, outcome, now)
         if not self.is_stopping:
-            self.dispatcher.dispatch(now)
+            self.dispatcher.dispatch(now, only_urgent=self.is_draining)
         effects, self.dispatcher.effects = self.dispatcher.effects, []
         return effects
 
@@ -90,42 +109,97 @@ class Engine:
     def next_wakeup(self) -> float:
         """When `TimePassed` is due, at the latest; infinity if nothing waits for time."""
         drop_at = self.retention.next_drop_at
-        return min(self.dispatcher.next_timeout_at, self.dispatcher.steal_at, math.inf if drop_at is None else drop_at)
+        return min(
+            self.dispatcher.next_timeout_at,
+            self.dispatcher.steal_at,
+            self.schedule.next_due_at,
+            math.inf if drop_at is None else drop_at,
+        )
 
-    # --- events ---
+    @property
+    def is_busy(self) -> bool:
+        """Whether any task runs, or waits for others while it does."""
+        return any(runner.inbox for runner in self.dispatcher.runners.values())
+
+    # --- events: tasks come ---
 
     def _on_submitted(self, event: events.TasksSubmitted, now: float) -> None:
         parent = self.tasks.get(event.parent_id) if event.parent_id else None
         depth = parent.depth + 1 if parent is not None else 0
         parent_id = parent.task_id if parent is not None else ""
-        tasks, ready = self.tasks, self.dispatcher.ready
+        policy, due_at = event.policy, event.due_at
+        is_early = due_at is not None and due_at > now
         for new in event.tasks:
-            if new.task_id in tasks:  # sent again: it was accepted before
+            if new.task_id in self.tasks:  # sent again: it was accepted before
                 continue
             task = TaskRecord(
                 task_id=new.task_id,
                 request=new.request,
                 name=new.name,
                 function_key=new.function_key,
-                isolation=event.isolation,
+                policy=policy,
+                isolation=policy.isolation,
                 sequence=self._next_sequence,
                 submitted_at=now,
                 connection_id=event.connection_id,
-                timeout_seconds=event.timeout_seconds,
-                priority=event.priority,
-                ends_with_client=event.ends_with_client,
                 parent_id=parent_id,
                 depth=depth,
             )
             self._next_sequence += 1
-            tasks[new.task_id] = task
-            if event.ends_with_client:
+            self.tasks[new.task_id] = task
+            if policy.ends_with_client:
                 self._ending_with.setdefault(event.connection_id, set()).add(new.task_id)
-            if event.is_followup and parent is not None:
+            if policy.is_followup and parent is not None:
                 parent.followup_ids = [*(parent.followup_ids or ()), new.task_id]
+                self._save(parent)
+            self._save(task, is_new=True)
             if self.is_stopping:
                 self._to_end.append((new.task_id, Outcome.QUIT))
-            ready.add(task)
+            if is_early:
+                task.state, task.due_at = State.SCHEDULED, due_at
+                self.schedule.add(task)
+            else:
+                self.dispatcher.ready.add(task)
+
+    def can_withdraw(self, task_id: str) -> bool:
+        """Return whether a task was never handed to a process, and nothing else refers to it."""
+        task = self.tasks.get(task_id)
+        return task is not None and task.state in (State.READY, State.SCHEDULED) and task.runner_id is None
+
+    def _on_withdrawn(self, event: events.SubmissionsWithdrawn, now: float) -> None:
+        for task_id in event.task_ids:
+            task = self.tasks[task_id]
+            task.state = move(task.state, Move.FAIL)
+            task.outcome, task.finished_at, task.due_at = Outcome.REJECTED, now, None
+            self.dispatcher.ready.remove(task)
+            self.waiting.task_ended(task)
+            self._ending_with.get(task.connection_id, set()).discard(task_id)
+            parent = self.tasks.get(task.parent_id)
+            if parent is not None and parent.followup_ids:
+                parent.followup_ids = [followup for followup in parent.followup_ids if followup != task_id]
+            self._forget(task)
+
+    def _on_recovered(self, event: events.TasksRecovered, now: float) -> None:
+        self._interrupted.update(task.task_id for task in event.tasks if task.state is State.RUNNING)
+        for task in event.tasks:
+            self.tasks[task.task_id] = task
+            end = recovery.resume(task, self._interrupted, now)
+            if task.state is State.READY:
+                self.dispatcher.ready.add(task)
+            elif task.due_at is not None:
+                self.schedule.add(task)
+            if end:
+                self._to_end.append((task.task_id, end))
+
+    def _on_results_recovered(self, event: events.ResultsRecovered, now: float) -> None:
+        for task in event.tasks:
+            task.is_settled = True
+            self.tasks[task.task_id] = task
+            self.retention.add(task)
+        for task in self.retention.drop(now):
+            self._forget(task)
+
+    # --- events: tasks end ---
 
     def _on_ended(self, event: events.TasksEnded, now: float) -> None:
         runner = self.dispatcher.runners.get(event.runner_id)
@@ -147,7 +221,11 @@ class Engine:
                 self.dispatcher.estimates.learn(task.kind, ending.elapsed_seconds)
             else:
                 runner.ended.append(task)
-            self._finish(task, Outcome.SUCCEEDED if ending.is_successful else Outcome.ERROR, now)
+            task.exit_status = None
+            if ending.is_successful:
+                self._finish(task, Outcome.SUCCEEDED, now)
+            else:
+                self._attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
             if inbox:
                 self.dispatcher.begin_head(runner, now)
             else:
@@ -165,18 +243,22 @@ class Engine:
             elif task.lost_processes >= LOST_PROCESSES_MAX:
                 task.exit_status = event.exit_status
                 self._finish(task, Outcome.REJECTED, now)
-        for task in runner.inbox:  # what had begun: one task, or none
+        begun, runner.inbox = runner.inbox, deque()
+        for task in begun:  # one task, or none
             task.exit_status = event.exit_status
             runner.ended.append(task)
-            self._finish(task, task.verdict or Outcome.CRASHED, now)
-        runner.inbox.clear()
+            self._attempt_failed(task, task.verdict or Outcome.CRASHED, now)
         for task in runner.ended:
             task.exit_status = event.exit_status
             if runner.isolation == "task":
                 task.cpu_seconds = event.cpu_seconds
             task.peak_memory_bytes = event.peak_memory_bytes
-            task.is_settled = True
-            self.dispatcher.effects.append(TaskSettled(task))
+            if task.is_final:
+                task.is_settled = True
+                self._save(task)
+                self.dispatcher.effects.append(TaskSettled(task))
+            elif task.state is State.RETRYING:
+                self._wait_for_retry(task, now)
         self.dispatcher.forget_runner(runner)
 
     def _on_taken_back(self, event: events.TasksTakenBack, now: float) -> None:
@@ -211,14 +293,20 @@ class Engine:
     def _on_end_requested(self, event: events.EndRequested, now: float) -> None:
         self._to_end.extend((task_id, event.outcome) for task_id in event.task_ids)
 
+    def _on_drain_requested(self, event: events.DrainRequested, now: float) -> None:
+        self.is_draining = event.is_on
+
     def _on_stop_requested(self, event: events.StopRequested, now: float) -> None:
         self.is_stopping = True
         for task in [task for task in self.tasks.values() if not task.is_final]:
+            if event.hands_back:
+                self._hand_back(task, now)
+                continue
             runner = self._runner_of(task)
             if task.state is State.RUNNING and runner is not None:
                 runner.inbox.remove(task)
                 runner.ended.append(task)
-            else:
+            elif task.state is not State.RETRYING:
                 task.runner_id = None
             self._finish(task, Outcome.QUIT, now)
         for runner in self.dispatcher.runners.values():
@@ -229,15 +317,24 @@ class Engine:
     def _on_results_taken(self, event: events.ResultsTaken, now: float) -> None:
         for task_id in event.task_ids:
             task = self.tasks.get(task_id)
-            if task is not None and task.is_final:
+            # With a key somebody else may ask for it, too.
+            if task is not None and task.is_final and not task.policy.idempotency_key:
                 task.is_taken = True
                 task.ending = None
+                self._save(task)
+
+    def _on_purge_requested(self, event: events.PurgeRequested, now: float) -> None:
+        for task in self.retention.purge(event.states, event.ended_before):
+            self._forget(task)
 
     def _on_time_passed(self, event: events.TimePassed, now: float) -> None:
         if now >= self.dispatcher.steal_at:
             self.dispatcher.steal(now)
         if now >= self.dispatcher.next_timeout_at:
             self._end_overdue(now)
+        for task in self.schedule.take_due(now):
+            task.state, task.due_at = move(task.state, Move.DUE), None
+            self.dispatcher.ready.add(task)
         for task in self.retention.drop(now):
             self._forget(task)
 
@@ -273,34 +370,89 @@ class Engine:
         task = runner.inbox.popleft()
         runner.ended.append(task)
         self.dispatcher.kill(runner)
-        self._finish(task, outcome, now)
+        self._attempt_failed(task, outcome, now)
+
+    def _attempt_failed(
+        self, task: TaskRecord, outcome: Outcome, now: float, error_bases: tuple[str, ...] = ()
+    ) -> None:
+        """An attempt ended, and not well: the next one follows, or the task ends."""
+        retry.count_failure(task, outcome)
+        if self.is_stopping or not retry.may_retry(task, outcome, error_bases):
+            self._finish(task, outcome, now)
+            return
+        task.state, task.due_at = move(task.state, Move.RETRY), None
+        task.ending, task.verdict, task.is_settled = None, Outcome.NONE, False
+        self._end_waits(task)
+        # The next attempt must not meet what is left of this one. With isolation "worker" an error leaves nothing.
+        if outcome is Outcome.ERROR and task.isolation == "worker":
+            self._wait_for_retry(task, now)
+        else:
+            self._save(task)
+        self.dispatcher.effects.append(AttemptFailed(task))
+
+    def _wait_for_retry(self, task: TaskRecord, now: float) -> None:
+        """Nothing is left of the last attempt: its next one is due after a while."""
+        task.runner_id = None
+        task.due_at = now + retry.next_delay(task.policy, task.errors + task.crashes, self._rng)
+        self.schedule.add(task)
+        self._save(task)
+
+    def _hand_back(self, task: TaskRecord, now: float) -> None:
+        """The server stops, and the next one on this store goes on with the task. Burns no retry."""
+        runner = self._runner_of(task)
+        if task.state is not State.RUNNING or runner is None:
+            if runner is not None:  # handed over, and not begun
+                task.runner_id = None
+                self.dispatcher.ready.put_back(task)
+                self._save(task)
+            return
+        runner.inbox.remove(task)
+        if task.policy.at_most_once:
+            runner.ended.append(task)
+            self._finish(task, Outcome.LOST, now)
+            return
+        task.state, task.runner_id, task.started_at = move(task.state, Move.RESCUE), None, None
+        self._end_waits(task)
+        self.dispatcher.ready.put_back(task)
+        self._save(task)
 
     def _finish(self, task: TaskRecord, outcome: Outcome, now: float) -> None:
         """Take a task to its final state; from here on nothing changes what was decided."""
         task.state = move(task.state, _MOVE_OF.get(outcome, Move.FAIL))
         task.outcome = outcome
         task.finished_at = now
-        task.request = None
+        task.due_at = None
+        if outcome is Outcome.SUCCEEDED:
+            task.request = None  # otherwise somebody may want to retry it
         self.dispatcher.ready.remove(task)
         if task.runner_id is None:
-            task.is_settled = True  # no process ever had it
-        if task.waits:
-            # What it was waiting for is of no use any more; follow-ups live on.
-            for wait in task.waits:
-                for child_id in wait.remaining:
-                    child = self.tasks.get(child_id)
-                    if child is not None and child.parent_id == task.task_id:
-                        self._to_end.append((child_id, Outcome.CANCELLED))
-            self.waiting.end_all(task)
+            task.is_settled = True  # no process has it
+        self._end_waits(task)
         if task.waited_by:
             self.waiting.task_ended(task)
-        if task.ends_with_client:
+        if task.policy.ends_with_client:
             self._ending_with.get(task.connection_id, set()).discard(task.task_id)
+        self._save(task)
         self.dispatcher.effects.append(TaskFinished(task))
         self.retention.add(task)
         if len(self.retention) > self.retention.capacity:
             for dropped in self.retention.drop(now):
                 self._forget(dropped)
+
+    def _end_waits(self, task: TaskRecord) -> None:
+        """What a task waited for is of no use any more, now that its attempt has ended. Follow-ups live on."""
+        if not task.waits:
+            return
+        for wait in task.waits:
+            for child_id in wait.remaining:
+                child = self.tasks.get(child_id)
+                if child is not None and child.parent_id == task.task_id:
+                    self._to_end.append((child_id, Outcome.CANCELLED))
+        self.waiting.end_all(task)
+
+    def _save(self, task: TaskRecord, *, is_new: bool = False) -> None:
+        if self.is_durable:
+            self.dispatcher.effects.append(SaveTask(task, is_new))
 
     def _forget(self, task: TaskRecord) -> None:
         self.tasks.pop(task.task_id, None)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from palpable._core.task_policy import TaskPolicy
+from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome
 
 
@@ -26,13 +28,35 @@ class TasksSubmitted(Event, frozen=True):
     """Someone asked for these tasks. Ids that are known already change nothing."""
 
     tasks: list[NewTask]
-    isolation: str
-    timeout_seconds: float | None = None
-    priority: int = 0
+    policy: TaskPolicy
     connection_id: int = 0
     parent_id: str = ""
-    ends_with_client: bool = False
-    is_followup: bool = False
+    due_at: float | None = None
+    """Not to be started before this moment."""
+
+
+class SubmissionsWithdrawn(Event, frozen=True):
+    """These tasks could not be stored, and nobody was told that they are accepted: they never were.
+
+    Only such as `Engine.can_withdraw`.
+    """
+
+    task_ids: list[str]
+
+
+class TasksRecovered(Event, frozen=True):
+    """Tasks of an earlier start of this server, as they were stored, which were not final.
+
+    All that were running come in the first of these events.
+    """
+
+    tasks: list[TaskRecord]
+
+
+class ResultsRecovered(Event, frozen=True):
+    """Final tasks of an earlier start of this server, in the order in which they ended."""
+
+    tasks: list[TaskRecord]
 
 
 class TaskEnding(msgspec.Struct, frozen=True):
@@ -46,6 +70,7 @@ class TaskEnding(msgspec.Struct, frozen=True):
     ending: Any
     error_type: str = ""
     error_message: str = ""
+    error_bases: tuple[str, ...] = ()
 
 
 class TasksEnded(Event, frozen=True):
@@ -101,8 +126,24 @@ class EndRequested(Event, frozen=True):
     outcome: Outcome = Outcome.CANCELLED
 
 
+class DrainRequested(Event, frozen=True):
+    """Start nothing more, but for what running tasks wait for; or start everything again."""
+
+    is_on: bool = True
+
+
 class StopRequested(Event, frozen=True):
-    """The server stops: every task that is not final fails with the outcome "quit"."""
+    """The server stops, and every process ends. Every task that is not final fails with the outcome "quit"."""
+
+    hands_back: bool = False
+    """With a store: what runs becomes ready again, for the next start of this server, and what is ready stays so."""
+
+
+class PurgeRequested(Event, frozen=True):
+    """Forget final tasks in these states that ended before that moment."""
+
+    states: frozenset[str]
+    ended_before: float
 
 
 class ResultsTaken(Event, frozen=True):

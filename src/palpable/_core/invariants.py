@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from palpable._core.engine import Engine
+from palpable._core.runner import Runner
+from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome, State
 
 
@@ -57,6 +59,10 @@ def _tasks(engine: Engine) -> list[str]:
             faults.append(f"task {task.task_id} is {task.state} with finished_at {task.finished_at}")
         if (task.outcome is not Outcome.NONE) != task.is_final:
             faults.append(f"task {task.task_id} is {task.state} with outcome {task.outcome!r}")
+        if task.state is State.SCHEDULED and task.due_at is None:
+            faults.append(f"task {task.task_id} is scheduled and never due")
+        if task.state is State.RETRYING and (task.due_at is None) != (_left_behind(engine, task) is not None):
+            faults.append(f"task {task.task_id} is to be run again at {task.due_at}, and so is not what it waits for")
         if task.state is State.RUNNING and engine._runner_of(task) is None:
             faults.append(f"task {task.task_id} runs nowhere")
         if task.state is State.READY and task.runner_id is None:
@@ -66,6 +72,11 @@ def _tasks(engine: Engine) -> list[str]:
     if ready != len(engine.dispatcher.ready):
         faults.append(f"{ready} tasks are ready, the queue counts {len(engine.dispatcher.ready)}")
     return faults
+
+
+def _left_behind(engine: Engine, task: TaskRecord) -> Runner | None:
+    """The runner whose process is still there after an attempt of the task."""
+    return next((runner for runner in engine.dispatcher.runners.values() if task in runner.ended), None)
 
 
 def _waits(engine: Engine) -> list[str]:
@@ -87,7 +98,8 @@ def _progress(engine: Engine) -> list[str]:
     if engine.is_stopping or not dispatcher.slots.free_count:
         return []
     faults = []
-    if dispatcher.ready.first() is not None:
+    task = dispatcher.ready.first()
+    if task is not None and (task.urgency or not engine.is_draining):
         faults.append("a slot is free and a task is ready")
     if dispatcher.resuming:
         faults.append("a slot is free and a task wants to go on")

@@ -35,7 +35,7 @@ class ReadyQueue:
     def _enter(self, task: TaskRecord) -> deque[TaskRecord]:
         if task.level is None:
             self._size += 1
-        level = (-task.urgency, -task.priority)
+        level = (-task.urgency, -task.policy.priority)
         task.level = level
         tasks = self._levels.get(level)
         if tasks is None:

@@ -38,3 +38,13 @@ class Retention:
     def next_drop_at(self) -> float | None:
         """When the oldest reaches its age; None if nothing is kept."""
         return (self._finished[0].finished_at or 0.0) + self.seconds if self._finished else None
+
+    def purge(self, states: frozenset[str], ended_before: float) -> list[TaskRecord]:
+        """Take out, and return, those in one of these states that ended before that moment."""
+        purged: list[TaskRecord] = []
+        kept: deque[TaskRecord] = deque()
+        for task in self._finished:
+            is_meant = task.state in states and (task.finished_at or 0.0) < ended_before
+            (purged if is_meant else kept).append(task)
+        self._finished = kept
+        return purged

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_state import FINAL, Outcome, State
 
 
@@ -26,18 +27,17 @@ class TaskRecord(msgspec.Struct, eq=False):
 
     task_id: str
     request: Any
-    """The client's request, opaque here; dropped when the task is final."""
+    """The client's request, opaque here; dropped when the task has succeeded."""
     name: str
     function_key: str
+    policy: TaskPolicy
     isolation: str
+    """As in the policy, which is a step further away."""
     sequence: int
-    """Order of arrival."""
+    """Order of arrival, counted over all starts of a durable server."""
     submitted_at: float
     connection_id: int = 0
-    """Who submitted it."""
-    timeout_seconds: float | None = None
-    priority: int = 0
-    ends_with_client: bool = False
+    """Who submitted it; 0: a connection of an earlier start of the server."""
     parent_id: str = ""
     depth: int = 0
     """0 for a task submitted from outside; a sub-task is one deeper than its parent."""
@@ -45,6 +45,12 @@ class TaskRecord(msgspec.Struct, eq=False):
     state: State = State.READY
     outcome: Outcome = Outcome.NONE
     attempt: int = 0
+    errors: int = 0
+    """Attempts that raised or timed out."""
+    crashes: int = 0
+    """Attempts whose process died."""
+    due_at: float | None = None
+    """Scheduled and retrying: not before this moment. None while retrying: once the process of the attempt is gone."""
     urgency: int = 0
     """Above 0: a running task waits for this one; the deeper the waiter, the more urgent."""
     level: tuple[int, int] | None = None
@@ -75,6 +81,14 @@ class TaskRecord(msgspec.Struct, eq=False):
     is_taken: bool = False
     """Its result was handed over; only the facts are kept, for lists."""
     progress: tuple[float, float, str] | None = None
+    is_on_disk: bool = False
+    """Its payloads are in the store and not here: it was recovered."""
+    unsaved: int = 0
+    """What the journal has yet to write of it; the engine does not use it."""
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        return self.policy.timeout_seconds
 
     @property
     def kind(self) -> str:

@@ -13,8 +13,12 @@ from typing import Final
 class State(StrEnum):
     """Where a task is in its life. The last three are final."""
 
+    SCHEDULED = "scheduled"
+    """Its time has not come."""
     READY = "ready"
     RUNNING = "running"
+    RETRYING = "retrying"
+    """An attempt failed, and another one follows after a wait."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -23,10 +27,14 @@ class State(StrEnum):
 class Move(StrEnum):
     """What can happen to a task."""
 
+    DUE = "due"
     START = "start"
     SUCCEED = "succeed"
     FAIL = "fail"
     CANCEL = "cancel"
+    RETRY = "retry"
+    RESCUE = "rescue"
+    """Its server ended, or is about to, and it did not: it will be run again."""
     TAKE_BACK = "take back"
     """It was presumed to have begun, but its process had not claimed it."""
 
@@ -44,18 +52,28 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     QUIT = "quit"
     """The server stopped."""
+    LOST = "lost"
+    """Its server ended while it ran, and it may run at most once."""
     REJECTED = "rejected"
     """It could not be started at all."""
 
 
 TRANSITIONS: Final = {
+    (State.SCHEDULED, Move.DUE): State.READY,
+    (State.SCHEDULED, Move.CANCEL): State.CANCELLED,
+    (State.SCHEDULED, Move.FAIL): State.FAILED,
     (State.READY, Move.START): State.RUNNING,
     (State.READY, Move.CANCEL): State.CANCELLED,
     (State.READY, Move.FAIL): State.FAILED,  # the server stops before the task could run
     (State.RUNNING, Move.SUCCEED): State.SUCCEEDED,
     (State.RUNNING, Move.FAIL): State.FAILED,
     (State.RUNNING, Move.CANCEL): State.CANCELLED,
+    (State.RUNNING, Move.RETRY): State.RETRYING,
+    (State.RUNNING, Move.RESCUE): State.READY,
     (State.RUNNING, Move.TAKE_BACK): State.READY,
+    (State.RETRYING, Move.DUE): State.READY,
+    (State.RETRYING, Move.CANCEL): State.CANCELLED,
+    (State.RETRYING, Move.FAIL): State.FAILED,
 }
 
 FINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})

@@ -59,9 +59,12 @@ class MemoryStore:
         return False
 
     def unfinished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
-        """Yield the tasks that are not final, in chunks: higher priority first, then by sequence number."""
+        """Yield the tasks that are not final, in chunks: running ones first, then higher priority, then by number."""
         tasks = [self._task(number) for number, state in self._states.items() if state.finished_at is None]
-        yield from _chunks(sorted(tasks, key=lambda task: (-task[0].priority, task[0].sequence)), chunk_size)
+        yield from _chunks(
+            sorted(tasks, key=lambda task: (task[1].state != "running", -task[0].priority, task[0].sequence)),
+            chunk_size,
+        )
 
     def finished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
         """Yield the tasks that are final, in chunks, those that ended first first."""

@@ -16,7 +16,7 @@ STATES: Final = {
 }
 KEPT_STRINGS: Final = 10_000
 
-UNFINISHED: Final = "WHERE finished_at IS NULL ORDER BY priority DESC, sequence"
+UNFINISHED: Final = "WHERE finished_at IS NULL ORDER BY state = 'running' DESC, priority DESC, sequence"
 FINISHED: Final = "WHERE finished_at IS NOT NULL ORDER BY finished_at, sequence"
 
 _IN_ORDER: Final = "SELECT sequence FROM states {which}"

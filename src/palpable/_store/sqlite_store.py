@@ -73,7 +73,7 @@ class SqliteStore:
             return False  # to release pages takes room in the log; later, then
 
     def unfinished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
-        """Yield the tasks that are not final, in chunks: higher priority first, then by sequence number."""
+        """Yield the tasks that are not final, in chunks: running ones first, then higher priority, then by number."""
         return self._read_tasks(UNFINISHED, chunk_size)
 
     def finished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:

@@ -134,7 +134,7 @@ class Store(Protocol):
         """
 
     def unfinished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
-        """Yield the tasks that are not final, in chunks: higher priority first, then by sequence number.
+        """Yield the tasks that are not final, in chunks: those that run first, then by priority and number.
 
         All as they were when the first chunk was asked for, whatever is written meanwhile.
         """

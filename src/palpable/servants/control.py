@@ -5,6 +5,8 @@ The pair is also the owner's sign of life: when its end closes, the server stops
 
 from __future__ import annotations
 
+import msgspec
+
 from palpable._wire.messages import Message
 from palpable.servants.settings import ServerSettings
 
@@ -24,6 +26,8 @@ class ServerStarted(Message, frozen=True, tag="server-started"):
     """Server: clients can connect."""
 
     address: tuple[str, int] | str
+    recovered: dict[str, int] = msgspec.field(default_factory=dict)
+    """By what became of them: how many tasks an earlier start on the same store had left."""
 
 
 class ServerFailed(Message, frozen=True, tag="server-failed"):

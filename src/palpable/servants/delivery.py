@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from palpable._core.task_record import TaskRecord
+from palpable._store.store import Store
 from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport
 from palpable.servants.output_store import OutputStore
 from palpable.servants.reports import report_of
@@ -70,12 +71,21 @@ class Delivery:
     Args:
         tasks: all records by id.
         on_taken: called with ids whose results were acknowledged.
+        send_saved: sends a peer what is true now, once it is on disk.
+        store: holds the results of recovered tasks.
     """
 
     def __init__(
-        self, tasks: dict[str, TaskRecord], outputs: OutputStore, on_taken: Callable[[list[str]], None]
+        self,
+        tasks: dict[str, TaskRecord],
+        outputs: OutputStore,
+        on_taken: Callable[[list[str]], None],
+        send_saved: Callable[[Peer, Any], None],
+        store: Store | None = None,
     ) -> None:
         self._tasks = tasks
+        self._send_saved = send_saved
+        self._store = store
         self._outputs = outputs
         self._on_taken = on_taken
         self._outboxes: dict[int, _Outbox] = {}
@@ -112,12 +122,11 @@ class Delivery:
             if entry is not None:
                 entry[0].outstanding -= 1
 
-    def push_finished(self, task_ids: list[str]) -> None:
-        """Push what is final already: an id that was submitted again, or is watched."""
-        for task_id in task_ids:
-            task = self._tasks.get(task_id)
-            if task is not None and task.is_final:
-                self.on_finished(task)
+    def push_finished(self, tasks: list[TaskRecord]) -> None:
+        """Push the results of tasks that were final already: submitted again, or watched."""
+        for task in tasks:
+            self.on_finished(task)
+        self.flush()
 
     def query(self, peer: Peer, request: QueryResults) -> None:
         """Answer now, or when all are there, or when the time is over."""
@@ -232,7 +241,8 @@ class Delivery:
             outbox.sequence += 1
             sequence = outbox.sequence
             outbox.unacknowledged.append((sequence, taken))
-        query.peer.send(ResultsFound(request_id=request.request_id, reports=reports, sequence=sequence))
+        # Of the tasks in it some may have ended just now.
+        self._send_saved(query.peer, ResultsFound(request_id=request.request_id, reports=reports, sequence=sequence))
 
     def _withdraw(self, query: _Query) -> None:
         if query.timer is not None:
@@ -249,4 +259,7 @@ class Delivery:
 
     def _report(self, task: TaskRecord) -> TaskReport:
         is_failure = task.is_final and task.outcome != "succeeded"
-        return report_of(task, self._outputs.last_lines(task.task_id) if is_failure else "")
+        stored = None
+        if task.is_on_disk and task.is_final and task.ending is None and self._store is not None:
+            stored = self._store.result(task.sequence)
+        return report_of(task, self._outputs.last_lines(task.task_id) if is_failure else "", stored)

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class FunctionStore:
-    """Pickled functions by key, held while a task or a connection refers to them."""
+    """Pickled functions by key, held while a task or a connection refers to them.
 
-    def __init__(self) -> None:
+    Args:
+        load: returns a function that tasks refer to and that is not held: those of recovered tasks are read when they
+            are first needed. None: there is no such function.
+    """
+
+    def __init__(self, load: Callable[[str], bytes | None] = lambda key: None) -> None:
+        self._load = load
         self._data: dict[str, bytes] = {}
         self._references: Counter[str] = Counter()
         self._by_connection: dict[int, set[str]] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._data
+        return key in self._data or (key in self._references and self._fetch(key))
 
     def __getitem__(self, key: str) -> bytes:
+        """Return a function.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        if key not in self._data:
+            self._fetch(key)
         return self._data[key]
+
+    def _fetch(self, key: str) -> bool:
+        data = self._load(key)
+        if data is not None:
+            self._data[key] = data
+        return data is not None
 
     def add(self, connection_id: int, functions: dict[str, bytes]) -> None:
         """Hold these as long as the connection that sent them lives."""

@@ -40,7 +40,10 @@ class LogReading:
         if task is None:
             self._send(b"", is_last=True, is_known=False)
         elif not self._request.follow and not task.is_final:
-            self._send(self._live_bytes(task, 0), is_last=True)
+            data = self._live_bytes(task, 0)
+            if task.attempt > 1:
+                data += self._live_bytes(task, len(data))
+            self._send(data, is_last=True)
         else:
             self._go_on()
 
@@ -71,7 +74,10 @@ class LogReading:
         self._timer = asyncio.get_running_loop().call_later(FOLLOW_SECONDS, self._go_on)
 
     def _live_bytes(self, task: TaskRecord, start: int) -> bytes:
-        """Return what the spool file of a running task holds beyond `start`, a chunk at most."""
+        """Return what a task has printed beyond `start`, a chunk at most: in earlier attempts, then in this one."""
+        earlier_bytes = self._manager.outputs.size(task.task_id)
+        if start < earlier_bytes:
+            return self._manager.outputs.after(task.task_id, start)[:CHUNK_BYTES]
         runner = self._manager.engine.dispatcher.runners.get(task.runner_id or 0)
         link = self._manager.links.get(task.runner_id or 0)
         if link is None or not link.spool_path or runner is None or not runner.inbox or runner.inbox[0] is not task:
@@ -82,7 +88,7 @@ class LogReading:
             return b""
         try:
             base = link.collected_bytes if link.isolation == "worker" else 0
-            return os.pread(descriptor, CHUNK_BYTES, base + start)
+            return os.pread(descriptor, CHUNK_BYTES, base + start - earlier_bytes)
         finally:
             os.close(descriptor)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from typing import Any, Self
 from palpable._core import effects as effect
 from palpable._core import events
 from palpable._core.engine import Engine
-from palpable._core.task_state import State
+from palpable._core.task_record import TaskRecord
+from palpable._core.task_state import Outcome, State
+from palpable._store.store import Store
 from palpable._wire.messages import (
     ProcessExit,
     RequestFailed,
@@ -25,15 +28,18 @@ from palpable._wire.messages import (
     TaskOrder,
     TaskProgressed,
     TaskRequest,
+    TasksAccepted,
     TaskSaid,
     WaitOver,
 )
 from palpable._zygote.settings import ZygoteSettings
 from palpable.servants.delivery import Delivery, Peer
 from palpable.servants.function_store import FunctionStore
+from palpable.servants.journal import Journal
 from palpable.servants.output_store import OutputStore, empty_spool, spool_size
 from palpable.servants.process_link import ProcessLink
 from palpable.servants.process_pool import ProcessPool
+from palpable.servants.recovery import recover
 from palpable.servants.servant import Servant
 from palpable.servants.settings import ServerSettings, usable_cores
 from palpable.servants.task_environment import task_environment
@@ -42,7 +48,22 @@ from palpable.servants.worker import Worker
 logger = logging.getLogger("palpable.server")
 task_logger = logging.getLogger("palpable.tasks")
 
+FULL_MESSAGE = "the disk that holds the store is full: nothing new is accepted until there is room"
 LEVELS = {"DEBUG": 10, "INFO": 20, "PRINT": 20, "WARNING": 30, "ERROR": 40}
+
+
+class Call(effect.Effect, frozen=True):
+    """Not the engine's: call this once everything ordered before is carried out, and saved."""
+
+    function: Callable[[], None]
+
+
+class Accept(effect.Effect, frozen=True):
+    """Not the engine's: tell a peer that its tasks are accepted."""
+
+    peer: Peer
+    request_id: int
+    task_ids: list[str]
 
 
 class Manager(Servant):
@@ -54,6 +75,8 @@ class Manager(Servant):
         settings: the server's.
         make_zygote_settings: given what to preload, returns the settings for a zygote.
         on_request: called with a peer and a request of a task.
+        store: where tasks are kept; None: in memory alone.
+        on_broken: called when the store can't be written any more.
     """
 
     def __init__(
@@ -62,18 +85,27 @@ class Manager(Servant):
         make_zygote_settings: Callable[[list[str]], ZygoteSettings],
         on_request: Callable[[Peer, Any], None],
         task_token: str,
+        store: Store | None = None,
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
+        self.store = store
         self.engine = Engine(
             settings.num_workers,
             retention_capacity=settings.result_retention_capacity,
             retention_seconds=settings.result_retention_seconds,
             max_tasks_per_process=settings.max_tasks_per_process,
+            is_durable=store is not None,
+            first_sequence=1 if store is None else store.last_sequence() + 1,
+            rng=random.Random(),
         )
         self.workers = [Worker(f"Worker-{slot + 1}", slot, self.link_in) for slot in range(settings.num_workers)]
-        self.functions = FunctionStore()
-        self.outputs = OutputStore(settings.output_limit_bytes)
-        self.delivery = Delivery(self.engine.tasks, self.outputs, self._on_taken)
+        self.functions = FunctionStore() if store is None else FunctionStore(store.function)
+        self.outputs = OutputStore(settings.output_limit_bytes, self._stored_output)
+        self.delivery = Delivery(self.engine.tasks, self.outputs, self._on_taken, self.send_saved, store)
+        self.journal: Journal | None = None
+        self.recovered: dict[str, int] = {}
+        """By what became of them: how many tasks an earlier start of this server had left."""
         self.peers: dict[int, Peer] = {}
         """Connections that may be sent answers, by connection id."""
         self.links: dict[int, ProcessLink] = {}
@@ -81,11 +113,14 @@ class Manager(Servant):
         self._make_zygote_settings = make_zygote_settings
         self._on_request = on_request
         self._task_token = task_token
-        self._effects: deque[effect.Effect] = deque()
+        self._on_broken = on_broken
+        self._effects: deque[tuple[int, effect.Effect]] = deque()
+        """What is to be carried out, in order, each once the batch of the journal with that number is on disk."""
         self._is_carrying_out = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._ended: asyncio.Future[None] | None = None
+        self._quiet = asyncio.Event()
         self._carry_out: dict[type, Callable[[Any], None]] = {
             effect.StartRunner: self._start_runner,
             effect.SendTasks: self._send_tasks,
@@ -93,9 +128,12 @@ class Manager(Servant):
             effect.KillRunner: self._kill_runner,
             effect.ReleaseWait: self._release_wait,
             effect.RefuseWait: self._refuse_wait,
+            effect.AttemptFailed: self._attempt_failed,
             effect.TaskFinished: self._task_finished,
             effect.TaskSettled: self._task_settled,
             effect.TaskForgotten: self._task_forgotten,
+            Call: lambda order: order.function(),
+            Accept: self._accept,
         }
 
     # --- life ---
@@ -109,8 +147,18 @@ class Manager(Servant):
             zygote_count,
             self.settings.preload,
             on_exited=self._on_process_exited,
-            environment=task_environment(self.settings.num_workers),
+            environment=task_environment(self.settings.num_workers, self.settings.server_id),
         )
+        if self.store is not None:
+            self.journal = Journal(
+                self.store,
+                self.outputs,
+                self.functions.__getitem__,
+                self.utc_offset,
+                on_committed=self._carry_out_due,
+                on_full=self._refuse_unsaved,
+                on_broken=self._store_broke,
+            )
         return self
 
     async def start_processes(self) -> None:
@@ -118,11 +166,26 @@ class Manager(Servant):
         self._adjust_pool()
         await self.pool.start()
 
+    async def recover(self) -> None:
+        """Take up again what the store holds; tasks start as soon as the first are read."""
+        if self.store is not None:
+            self.recovered = await recover(self, self.store)
+
+    def drain(self, *, is_on: bool = True) -> None:
+        """Start nothing more, but for what running tasks wait for; or do so again."""
+        self.handle(events.DrainRequested(is_on))
+
+    async def wait_not_busy(self) -> None:
+        """Return when no task runs."""
+        while self.engine.is_busy:
+            self._quiet.clear()
+            await self._quiet.wait()
+
     def stop(self) -> None:
-        """End every task with the outcome "quit", and kill its process."""
+        """End every process. With a store what ran is handed back to it; else tasks end with the outcome "quit"."""
         if self.engine.is_stopping:
             return
-        self.handle(events.StopRequested())
+        self.handle(events.StopRequested(hands_back=self.store is not None))
         self._check_ended()
 
     async def wait_ended(self) -> None:
@@ -131,6 +194,16 @@ class Manager(Servant):
         await asyncio.wait([self._ended], timeout=self.settings.kill_grace_seconds + 2.0)
         self.pool.close()
         await self.pool.wait_closed()
+        if self.journal is not None:
+            await self.journal.wait_idle()
+
+    async def close_store(self) -> None:
+        """Write what is unwritten, if there is room, and close the store."""
+        if self.journal is not None:
+            journal, self.journal = self.journal, None
+            await journal.close()
+        elif self.store is not None:
+            self.store.close()
 
     def close(self) -> None:
         for link in self.links.values():
@@ -155,9 +228,23 @@ class Manager(Servant):
             "task_queue_size": len(dispatcher.ready),
             "result_cache_size": sum(1 for t in self.engine.tasks.values() if t.is_final and not t.is_taken),
             "tasks": states,
+            "is_draining": self.engine.is_draining,
+            "store": self._describe_store(),
             "waiting": dispatcher.waiting_count,
             "processes": {"live": len(self.links), "idle": self.pool.idle_count},
             **self.pool.describe(),
+        }
+
+    def _describe_store(self) -> dict[str, Any] | None:
+        store, journal = self.store, self.journal
+        if store is None or journal is None:
+            return None
+        return {
+            "path": store.path,
+            "size_bytes": store.size_bytes(),
+            "boot": store.boot,
+            "is_full": journal.is_full,
+            "recovered": self.recovered,
         }
 
     def link_in(self, slot: int) -> ProcessLink | None:
@@ -167,23 +254,93 @@ class Manager(Servant):
 
     # --- events in ---
 
-    def handle(self, event: events.Event) -> None:
-        """Let the engine decide, and carry out what it orders."""
-        self._effects.extend(self.engine.handle(event, time.monotonic()))
+    def handle(self, event: events.Event, *, first: effect.Effect | None = None) -> None:
+        """Let the engine decide, and carry out what it orders, once it is on disk.
+
+        Args:
+            first: carried out before that.
+        """
+        effects, journal = self.engine.handle(event, time.monotonic()), self.journal
+        if journal is None:
+            ticket = 0
+        else:
+            # Before anything is carried out: the tickets of all effects are for the batch that holds all changes.
+            for order in effects:
+                if type(order) is effect.SaveTask:
+                    journal.mark(order.task, is_new=order.is_new)
+                elif type(order) is effect.TaskForgotten:
+                    journal.forget(order.task)
+            ticket = journal.ticket
+        if first is not None:
+            self._effects.append((ticket, first))
+        self._effects.extend([(ticket, order) for order in effects if type(order) is not effect.SaveTask])
+        self._carry_out_due()
+
+    def send_saved(self, peer: Peer, message: Any) -> None:
+        """Send a peer what is true now, once it is on disk."""
+        journal = self.journal
+        if journal is None or (not self._effects and journal.ticket <= journal.committed):
+            peer.send(message)
+        else:
+            self._effects.append((journal.ticket, Call(lambda: peer.send(message))))
+
+    def push_known(self, task_ids: list[str]) -> None:
+        """Push the results of those of these tasks that are final, once that is on disk."""
+        tasks = self.engine.tasks
+        finals = [tasks[task_id] for task_id in task_ids if task_id in tasks and tasks[task_id].is_final]
+        if finals:
+            ticket = self.journal.ticket if self.journal is not None else 0
+            self._effects.append((ticket, Call(lambda: self.delivery.push_finished(finals))))
+            self._carry_out_due()
+
+    def when_done(self, function: Callable[[], None]) -> None:
+        """Call `function` when everything ordered until now is carried out, and what that brought about is saved."""
+
+        def call_once_more() -> None:
+            # Carrying out `TakeBack` brought decisions that were saved only then.
+            self._effects.append((self.journal.ticket if self.journal is not None else 0, Call(function)))
+
+        self._effects.append((0, Call(call_once_more)))
+        self._carry_out_due()
+
+    def _carry_out_due(self) -> None:
         # Carrying out may bring the next event (`TakeBack` does). Its effects come after the present ones: the engine
         # decided them in the belief that those were carried out.
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
+        effects = self._effects
         try:
-            while self._effects:
-                order = self._effects.popleft()
+            while effects and (self.journal is None or effects[0][0] <= self.journal.committed):
+                order = effects.popleft()[1]
                 self._carry_out[type(order)](order)
         finally:
             self._is_carrying_out = False
         self.delivery.flush()
         self._adjust_pool()
         self._arm_timer()
+        if self.engine.is_draining and not self.engine.is_busy:
+            self._quiet.set()
+
+    def _refuse_unsaved(self) -> None:
+        """The disk is full: what was submitted and is not stored was never accepted, unless a process waits for it."""
+        refused = []
+        for entry in list(self._effects):
+            order = entry[1]
+            if isinstance(order, Accept) and all(map(self.engine.can_withdraw, order.task_ids)):
+                refused.append(order)
+                self._effects.remove(entry)
+        task_ids = [task_id for order in refused for task_id in order.task_ids]
+        logger.error("the disk is full: %d tasks are refused; what is not written yet waits for room", len(task_ids))
+        self.delivery.withdraw_pushes(task_ids)
+        if task_ids:
+            self.handle(events.SubmissionsWithdrawn(task_ids))
+        for order in refused:
+            order.peer.send(RequestFailed(request_id=order.request_id, error="StoreFull", message=FULL_MESSAGE))
+
+    def _store_broke(self, error: Exception) -> None:
+        logger.critical("the store can't be written, so the server ends: %s", error)
+        self._on_broken()
 
     def _on_messages(self, link: ProcessLink, messages: list[Any]) -> None:
         """A task process has spoken."""
@@ -201,6 +358,7 @@ class Manager(Servant):
                         message,
                         message.error_type,
                         message.error_message,
+                        message.error_bases,
                     )
                 )
                 self._collect_output(link, message)
@@ -241,6 +399,12 @@ class Manager(Servant):
         link.drain()
         runner = self.engine.dispatcher.runners.get(link.runner_id)
         unclaimed = 1 if link.isolation == "task" and link.was_never_read else link.take_back()
+        # What waits for the disk was not handed over either.
+        unclaimed += sum(
+            len(order.tasks)
+            for _, order in self._effects
+            if type(order) is effect.SendTasks and order.runner_id == link.runner_id
+        )
         last = None
         if runner is not None:
             begun = [*runner.ended, *list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]]
@@ -279,8 +443,9 @@ class Manager(Servant):
 
     def _send_tasks(self, order: effect.SendTasks) -> None:
         link = self.links.get(order.runner_id)
-        if link is None:
-            return  # gone; its exit was handled after the engine decided this
+        runner = self.engine.dispatcher.runners.get(order.runner_id)
+        if link is None or runner is None or runner.is_ending:
+            return  # gone, or about to be; that was decided after this
         orders: list[TaskOrder] = []
         functions: dict[str, bytes] = {}
         for task in order.tasks:
@@ -290,13 +455,14 @@ class Manager(Servant):
                 link.known_functions.add(key)
                 functions[key] = self.functions[key]
             attempt = task.attempt if task.state is State.RUNNING else task.attempt + 1
+            payload = request.payload if not task.is_on_disk else self.stored_request(task)
             orders.append(
                 TaskOrder(
                     task.task_id,
                     attempt,
                     request.form,
                     key,
-                    request.payload,
+                    payload,
                     task.timeout_seconds,
                     self._task_token,
                     task.name,
@@ -332,9 +498,16 @@ class Manager(Servant):
         if peer is not None:
             peer.send(RequestFailed(request_id=order.wait_id, error="WaitCycle", message=order.message))
 
+    def _accept(self, order: Accept) -> None:
+        order.peer.send(TasksAccepted(request_id=order.request_id))
+
+    def _attempt_failed(self, order: effect.AttemptFailed) -> None:
+        task = order.task
+        logger.info("attempt %d of %s failed (%s)", task.attempt, task.task_id, task.error_type or "no answer")
+
     def _task_finished(self, order: effect.TaskFinished) -> None:
         task = order.task
-        if task.function_key:
+        if task.function_key and task.outcome is Outcome.SUCCEEDED:
             self.functions.release(task.function_key)
         link = self.links.get(task.runner_id or 0)
         if task.ending is None and link is not None and link.spool_path:
@@ -346,7 +519,21 @@ class Manager(Servant):
         self.delivery.on_settled(order.task)
 
     def _task_forgotten(self, order: effect.TaskForgotten) -> None:
-        self.outputs.forget(order.task.task_id)
+        task = order.task
+        if task.function_key and task.outcome is not Outcome.SUCCEEDED:
+            self.functions.release(task.function_key)
+        self.outputs.forget(task.task_id)
+
+    def stored_request(self, task: TaskRecord) -> bytes:
+        """Return the payload of the request of a recovered task."""
+        assert self.store is not None
+        return self.store.request(task.sequence) or b""
+
+    def _stored_output(self, task_id: str) -> bytes:
+        task = self.engine.tasks.get(task_id)
+        return (
+            self.store.output(task.sequence) if self.store is not None and task is not None and task.is_on_disk else b""
+        )
 
     # --- upkeep ---
 

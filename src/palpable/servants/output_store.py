@@ -6,23 +6,29 @@ Runs in: the server process.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 TAIL_LINES = 20
 """Lines of output that go with a failed result."""
 TAIL_BYTES = 4096
 
 
+def last_lines(data: bytes) -> str:
+    """Return the last lines of an output, as text."""
+    return "\n".join(data[-TAIL_BYTES:].decode("utf-8", "backslashreplace").splitlines()[-TAIL_LINES:])
+
+
 class Output:
     """The output of one task: all of it, or its head and tail around a note of what was cut."""
 
-    __slots__ = ("_head", "_limit", "_tail", "cut_bytes", "total_bytes")
+    __slots__ = ("_head", "_limit", "_tail", "cut_bytes", "saved_bytes", "total_bytes")
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, head: bytes = b"") -> None:
         self._limit = limit_bytes // 2
-        self._head = b""
+        self._head = head
         self._tail = b""
         self.cut_bytes = 0
-        self.total_bytes = 0
+        self.saved_bytes = self.total_bytes = len(head)
 
     def collect(self, descriptor: int, start: int, end: int) -> None:
         """Add the bytes from `start` to `end` of an open file; reads no more than is kept."""
@@ -57,8 +63,7 @@ class Output:
 
     @property
     def last_lines(self) -> str:
-        tail = (self._tail or self._head)[-TAIL_BYTES:]
-        return "\n".join(tail.decode("utf-8", "backslashreplace").splitlines()[-TAIL_LINES:])
+        return last_lines(self._tail or self._head)
 
 
 class OutputStore:
@@ -66,10 +71,12 @@ class OutputStore:
 
     Args:
         limit_bytes: kept of each task at most.
+        load: returns what is stored of the output of a task that is not known here.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, load: Callable[[str], bytes] = lambda task_id: b"") -> None:
         self._limit_bytes = limit_bytes
+        self._load = load
         self._outputs: dict[str, Output] = {}
 
     def collect(self, task_id: str, spool_path: str, start: int, end: int | None = None) -> int:
@@ -88,24 +95,43 @@ class OutputStore:
         try:
             output = self._outputs.get(task_id)
             if output is None:
-                output = self._outputs[task_id] = Output(self._limit_bytes)
+                output = self._outputs[task_id] = Output(self._limit_bytes, self._load(task_id))
             output.collect(descriptor, start, end)
         finally:
             os.close(descriptor)
         return end
 
+    def size(self, task_id: str) -> int:
+        """Return how much a task has printed, as far as it is collected."""
+        output = self._outputs.get(task_id)
+        return output.total_bytes if output is not None else len(self._load(task_id))
+
     def data(self, task_id: str) -> bytes:
         output = self._outputs.get(task_id)
-        return output.data if output is not None else b""
+        return output.data if output is not None else self._load(task_id)
 
     def after(self, task_id: str, position: int) -> bytes:
         """Return what is kept of a task's output from byte `position` on."""
         output = self._outputs.get(task_id)
-        return output.after(position) if output is not None else b""
+        return output.after(position) if output is not None else self._load(task_id)[position:]
 
     def last_lines(self, task_id: str) -> str:
         output = self._outputs.get(task_id)
-        return output.last_lines if output is not None else ""
+        return output.last_lines if output is not None else last_lines(self._load(task_id))
+
+    def unsaved(self, task_id: str) -> bytes | None:
+        """Return a task's output if it is more than when this was last asked, else None."""
+        output = self._outputs.get(task_id)
+        if output is None or output.saved_bytes == output.total_bytes:
+            return None
+        output.saved_bytes = output.total_bytes
+        return output.data
+
+    def unsave(self, task_id: str) -> None:
+        """What `unsaved` returned last was not saved after all."""
+        output = self._outputs.get(task_id)
+        if output is not None:
+            output.saved_bytes = 0
 
     def forget(self, task_id: str) -> None:
         self._outputs.pop(task_id, None)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome
+from palpable._store.store import StoredResult
 from palpable._wire.messages import TaskEnded, TaskInfo, TaskReport
 
 
-def report_of(task: TaskRecord, output_tail: str = "") -> TaskReport:
-    """Return the report of a task, its result included."""
-    ending: TaskEnded | None = task.ending if task.outcome in (Outcome.SUCCEEDED, Outcome.ERROR) else None
+def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | None = None) -> TaskReport:
+    """Return the report of a task, its result included.
+
+    Args:
+        stored: its result, if it is not in the record.
+    """
+    ending: TaskEnded | StoredResult | None = None
+    if task.outcome in (Outcome.SUCCEEDED, Outcome.ERROR):
+        ending = task.ending or stored
     return TaskReport(
         task.task_id,
         task.state,
@@ -35,14 +42,14 @@ def info_of(task: TaskRecord, *, utc_offset: float, now: float, worker: str = ""
         utc_offset: what is added to monotonic seconds to get UTC seconds since the epoch.
         now: monotonic seconds.
     """
-    elapsed = elapsed_seconds(task)
+    elapsed, policy = elapsed_seconds(task), task.policy
     return TaskInfo(
         task_id=task.task_id,
         name=task.name,
         state=task.state,
         outcome=task.outcome,
         isolation=task.isolation,  # type: ignore[arg-type]
-        priority=task.priority,
+        priority=policy.priority,
         depth=task.depth,
         parent_id=task.parent_id,
         is_waiting=bool(task.waits),
@@ -59,6 +66,19 @@ def info_of(task: TaskRecord, *, utc_offset: float, now: float, worker: str = ""
         worker=worker,
         pid=pid,
         progress=task.progress,
+        sequence=task.sequence,
+        due_at=None if task.due_at is None else task.due_at + utc_offset,
+        timeout_seconds=policy.timeout_seconds,
+        retries=policy.retries,
+        backoff_seconds=policy.backoff_seconds,
+        max_backoff_seconds=policy.max_backoff_seconds,
+        retry_on=policy.retry_on,
+        crash_retries=policy.crash_retries,
+        at_most_once=policy.at_most_once,
+        idempotency_key=policy.idempotency_key,
+        tags=policy.tags,
+        is_taken=task.is_taken,
+        followup_task_ids=tuple(task.followup_ids or ()),
     )
 
 

@@ -11,46 +11,55 @@ from collections.abc import Callable
 from typing import Any
 
 from palpable._core import events
-from palpable._core.task_state import State
+from palpable._core.task_state import FINAL, State
 from palpable._wire.messages import (
     BeginWait,
     CancelTasks,
     Done,
+    DrainServer,
     EndWait,
     GetStatus,
     ListTasks,
+    PurgeTasks,
     QueryResults,
     QuitServer,
     ReadLogs,
     RequestFailed,
     ResultsReceived,
     ResultsWatched,
+    RetryTasks,
     StatusReport,
     StopReading,
     SubmitTasks,
     TaskInfo,
     TaskList,
-    TasksAccepted,
     TasksCancelled,
+    TasksPurged,
+    TasksRetried,
     WatchResults,
 )
 from palpable.servants.delivery import Peer
 from palpable.servants.log_reading import LogReading
 from palpable.servants.manager import Manager
 from palpable.servants.reports import info_of
+from palpable.servants.submissions import Submissions
 
 
 class Requests:
     """Answers requests.
 
     Args:
-        manager: who decides and keeps.
         describe: returns what a status report says of the server itself.
-        quit_server: called when a client asks the server to stop.
+        quit_server: called when a client asks the server to stop, with how long what runs may take.
+
+    Attributes:
+        manager: who decides and keeps; set before the first request.
+        submissions: who takes in new tasks; likewise.
     """
 
-    def __init__(self, describe: Callable[[], dict[str, Any]], quit_server: Callable[[], None]) -> None:
+    def __init__(self, describe: Callable[[], dict[str, Any]], quit_server: Callable[[float], None]) -> None:
         self.manager: Manager
+        self.submissions: Submissions
         self._describe = describe
         self._quit_server = quit_server
         self._readings: dict[tuple[int, int], LogReading] = {}
@@ -62,6 +71,9 @@ class Requests:
             BeginWait: self._begin_wait,
             EndWait: self._end_wait,
             CancelTasks: self._cancel,
+            RetryTasks: self._retry,
+            PurgeTasks: self._purge,
+            DrainServer: self._drain,
             ReadLogs: self._read_logs,
             StopReading: self._stop_reading,
             ListTasks: self._list,
@@ -86,59 +98,7 @@ class Requests:
     # --- requests ---
 
     def _submit(self, peer: Peer, request: SubmitTasks) -> None:
-        manager = self.manager
-        refusal = self._reason_to_refuse(peer, request)
-        if refusal is not None:
-            peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
-            return
-        settings, options = manager.settings, request.options
-        known = manager.engine.tasks
-        manager.functions.add(peer.connection_id, request.functions)
-        new = []
-        for task in request.tasks:
-            if task.task_id not in known:
-                new.append(events.NewTask(task.task_id, task.name, task.function_key, task))
-                if task.function_key:
-                    manager.functions.refer(task.function_key)
-        if request.delivery == "push":
-            if len(new) < len(request.tasks):
-                manager.delivery.withdraw_pushes([task.task_id for task in request.tasks])
-            manager.delivery.push_to(peer, [task.task_id for task in request.tasks], needs_exit=request.needs_exit)
-        # Accepted before anything follows from it, so that no result overtakes the acceptance.
-        peer.send(TasksAccepted(request_id=request.request_id))
-        timeout = options.timeout_seconds
-        manager.handle(
-            events.TasksSubmitted(
-                new,
-                isolation=options.isolation or settings.isolation,
-                timeout_seconds=settings.task_timeout_seconds if timeout is None else timeout,
-                priority=options.priority,
-                connection_id=peer.connection_id,
-                parent_id=peer.inside_task,
-                ends_with_client=options.ends_with_client,
-                is_followup=options.is_followup,
-            )
-        )
-        if len(new) < len(request.tasks) and request.delivery == "push":
-            manager.delivery.push_finished([task.task_id for task in request.tasks])
-            manager.delivery.flush()
-
-    def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
-        engine = self.manager.engine
-        timeout = request.options.timeout_seconds
-        if timeout is not None and not timeout > 0:
-            return "ValueError", f"timeout_seconds must be above 0, not {timeout}"
-        if engine.is_stopping:
-            return "ServerUnreachable", "the server is stopping and accepts no new tasks"
-        if peer.inside_task:
-            parent = engine.tasks.get(peer.inside_task)
-            if parent is None or parent.is_final:
-                return "TaskCancelled", f"task {peer.inside_task} has ended and can submit no sub-tasks"
-        functions = self.manager.functions
-        for task in request.tasks:
-            if task.function_key and task.function_key not in functions and task.function_key not in request.functions:
-                return "ServerError", f"the function {task.function_key} of task {task.task_id} was never sent"
-        return None
+        self.submissions.submit(peer, request)
 
     def _received(self, peer: Peer, request: ResultsReceived) -> None:
         self.manager.delivery.acknowledge(peer, request.sequence)
@@ -155,8 +115,7 @@ class Requests:
         delivery.push_to(peer, known, needs_exit=request.needs_exit)
         unknown = [task_id for task_id in request.task_ids if task_id not in watched]
         peer.send(ResultsWatched(request_id=request.request_id, unknown=unknown))
-        delivery.push_finished(known)
-        delivery.flush()
+        self.manager.push_known(known)
 
     def _begin_wait(self, peer: Peer, request: BeginWait) -> None:
         if not peer.inside_task:
@@ -174,15 +133,48 @@ class Requests:
         self.manager.handle(events.WaitEnded(peer.inside_task, peer.connection_id, request.wait_id))
 
     def _cancel(self, peer: Peer, request: CancelTasks) -> None:
+        manager = self.manager
+        tasks = manager.engine.tasks
+        candidates = {task_id: tasks[task_id] for task_id in request.task_ids if task_id in tasks}
+        candidates = {task_id: task for task_id, task in candidates.items() if not task.is_final}
+
+        def answer() -> None:
+            # What the engine decided is carried out by now, also where it had to take tasks back first.
+            cancelled = [
+                task_id in candidates and candidates[task_id].state is State.CANCELLED for task_id in request.task_ids
+            ]
+            peer.send(TasksCancelled(request_id=request.request_id, cancelled=cancelled))
+
+        manager.handle(events.EndRequested(list(candidates)))
+        manager.when_done(answer)
+
+    def _retry(self, peer: Peer, request: RetryTasks) -> None:
+        refusal = self.submissions.reason_to_refuse()
+        if refusal is not None:
+            peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
+            return
+        new_ids = self.submissions.retry(request.task_ids)
+        self.manager.send_saved(peer, TasksRetried(request_id=request.request_id, new_task_ids=new_ids))
+
+    def _purge(self, peer: Peer, request: PurgeTasks) -> None:
+        unfit = [state for state in request.states if state not in FINAL]
+        if unfit or not request.older_than_seconds >= 0:
+            message = (
+                f"only tasks that have ended can be purged, not {', '.join(unfit)} ones"
+                if unfit
+                else f"older_than_seconds must be 0 or more, not {request.older_than_seconds}"
+            )
+            peer.send(RequestFailed(request_id=request.request_id, error="ValueError", message=message))
+            return
         tasks = self.manager.engine.tasks
-        candidates = [task_id for task_id in request.task_ids if task_id in tasks and not tasks[task_id].is_final]
-        self.manager.handle(events.EndRequested(candidates))
-        # What the engine decided is carried out by now, also where it had to take tasks back first.
-        cancelled = [
-            task_id in candidates and task_id in tasks and tasks[task_id].state is State.CANCELLED
-            for task_id in request.task_ids
-        ]
-        peer.send(TasksCancelled(request_id=request.request_id, cancelled=cancelled))
+        count = len(tasks)
+        states = frozenset(request.states or FINAL)
+        self.manager.handle(events.PurgeRequested(states, time.monotonic() - request.older_than_seconds))
+        self.manager.send_saved(peer, TasksPurged(request_id=request.request_id, count=count - len(tasks)))
+
+    def _drain(self, peer: Peer, request: DrainServer) -> None:
+        self.manager.drain(is_on=request.is_on)
+        peer.send(Done(request_id=request.request_id))
 
     def _read_logs(self, peer: Peer, request: ReadLogs) -> None:
         key = (peer.connection_id, request.request_id)
@@ -201,13 +193,15 @@ class Requests:
             candidates = [tasks[task_id] for task_id in request.task_ids if task_id in tasks]
         else:
             candidates = list(reversed(tasks.values()))
-        wanted = set(request.states)
+        wanted, tags = set(request.states), set(request.tags)
         infos: list[TaskInfo] = []
         now = time.monotonic()
         for task in candidates:
             if len(infos) >= request.limit:
                 break
-            if not wanted or task.state in wanted:
+            if request.before is not None and task.sequence >= request.before:
+                continue
+            if (not wanted or task.state in wanted) and tags.issubset(task.policy.tags):
                 link = self.manager.links.get(task.runner_id or 0) if task.state is State.RUNNING else None
                 runner = self.manager.engine.dispatcher.runners.get(task.runner_id or 0) if link is not None else None
                 worker = self.manager.workers[runner.slot].name if runner and runner.slot is not None else ""
@@ -220,7 +214,7 @@ class Requests:
                         pid=link.pid if link is not None else None,
                     )
                 )
-        peer.send(TaskList(request_id=request.request_id, tasks=infos))
+        self.manager.send_saved(peer, TaskList(request_id=request.request_id, tasks=infos))
 
     def _status(self, peer: Peer, request: GetStatus) -> None:
         peer.send(StatusReport(request_id=request.request_id, status={**self._describe(), **self.manager.status}))
@@ -228,4 +222,4 @@ class Requests:
     def _quit(self, peer: Peer, request: QuitServer) -> None:
         peer.send(Done(request_id=request.request_id))
         # After this turn of the loop, so that the answer is on its way before connections close.
-        asyncio.get_running_loop().call_soon(self._quit_server)
+        asyncio.get_running_loop().call_soon(self._quit_server, request.drain_seconds or 0.0)

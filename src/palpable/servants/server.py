@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 """How long a server may take until it listens."""
+RETENTION_SECONDS, DURABLE_RETENTION_SECONDS = 60.0, 86_400.0
+"""How long finished tasks are kept: for a client that asks soon, or that comes back after the server was down."""
 _BOOT = "import sys; sys.path.insert(0, sys.argv[2]); from palpable.servants.server_process import main; main()"
 
 
@@ -47,7 +49,7 @@ class Server(Servant):
         num_workers: how many tasks run at once. None: the cores this process may use.
         task_timeout_seconds: a task that runs longer is killed and fails with `TaskTimeout`. None: no limit.
         result_retention_capacity: finished tasks kept at most; the oldest go first.
-        result_retention_seconds: how long a finished task is kept.
+        result_retention_seconds: how long a finished task is kept; None: 60, or with a store 86,400 (a day).
         isolation: "task", a fresh process for every task, or "worker", one process for many; a client may choose for
             its own tasks.
         preload: names of modules that task processes find imported already.
@@ -58,6 +60,11 @@ class Server(Servant):
         output_limit_bytes: what is kept of each task's output; of more, the head and the tail.
         allow_plaintext: listen on a TCP address that is not loopback, without TLS. The key is never sent, but
             whoever can read the network sees tasks and results, and may alter them.
+        store: the path of a database file in which tasks and results are kept: what was accepted survives the end of
+            the server, also by `kill -9`, and a server that is started on the same file goes on with it. None: they are
+            kept in memory. "none" in a path's place is a file of that name.
+        drain_seconds: when the server is told to stop, what runs may take so long to end. What does not is killed: with
+            a store it is handed back, to be run again, else it fails with `TaskKilledByQuitSignal`.
 
     Raises:
         TypeError, ValueError: a parameter is of the wrong type or out of range; the message names it.
@@ -77,7 +84,7 @@ class Server(Servant):
         num_workers: int | None = None,
         task_timeout_seconds: float | None = 10_800,
         result_retention_capacity: int = 100_000,
-        result_retention_seconds: float = 60,
+        result_retention_seconds: float | None = None,
         *,
         isolation: Literal["task", "worker"] = "task",
         preload: Iterable[str] = (),
@@ -87,11 +94,18 @@ class Server(Servant):
         max_payload_bytes: int = DEFAULT_LIMIT_BYTES,
         output_limit_bytes: int = 1 << 20,
         allow_plaintext: bool = False,
+        store: str | os.PathLike[str] | None = None,
+        drain_seconds: float = 0.0,
     ) -> None:
         check_number("num_workers", num_workers, least=1, most=4096, is_whole=True, may_be_none=True)
         check_number("task_timeout_seconds", task_timeout_seconds, least=0.001, may_be_none=True)
         check_number("result_retention_capacity", result_retention_capacity, least=0, is_whole=True)
-        check_number("result_retention_seconds", result_retention_seconds, least=0)
+        check_number("result_retention_seconds", result_retention_seconds, least=0, may_be_none=True)
+        check_number("drain_seconds", drain_seconds, least=0, most=86_400)
+        if store is not None and not isinstance(store, (str, os.PathLike)):
+            raise TypeError(f"store must be the path of a file or None, not {store!r}")
+        if result_retention_seconds is None:
+            result_retention_seconds = RETENTION_SECONDS if store is None else DURABLE_RETENTION_SECONDS
         check_number("kill_grace_seconds", kill_grace_seconds, least=0, most=3600)
         check_number("max_tasks_per_process", max_tasks_per_process, least=1, is_whole=True, may_be_none=True)
         check_number("max_payload_bytes", max_payload_bytes, least=1024, most=0xFFFFFFFF, is_whole=True)
@@ -119,7 +133,11 @@ class Server(Servant):
             "max_tasks_per_process": max_tasks_per_process,
             "max_payload_bytes": max_payload_bytes,
             "output_limit_bytes": output_limit_bytes,
+            "store_path": None if store is None else str(Path(store).absolute()),
+            "drain_seconds": drain_seconds,
         }
+        self.recovered: dict[str, int] = {}
+        """Once started: how many tasks an earlier start on the same store had left, by what became of them."""
         self._address: tuple[str, int] | str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -196,10 +214,9 @@ class Server(Servant):
                 raise ServerStartError("the server process ended at its start: " + _last_line(settings.logging_folder))
             for message in reader.feed(data):
                 if isinstance(message, ServerFailed):
-                    raise ServerStartError(
-                        f"the server cannot listen on {settings.address!r}: {message.error}: {message.message}"
-                    )
+                    raise ServerStartError(_why_not_started(settings, message))
                 if isinstance(message, ServerStarted):
+                    self.recovered = message.recovered
                     return message.address
 
     def serve(self, on_listening: Any = None) -> None:
@@ -221,10 +238,10 @@ class Server(Servant):
 
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, server.stop)
+                loop.add_signal_handler(number, server.on_signal)
 
             def listening(address: tuple[str, int] | str) -> None:
-                self._address = address
+                self._address, self.recovered = address, server.recovered
                 if on_listening is not None:
                     on_listening(address)
 
@@ -265,7 +282,7 @@ class Server(Servant):
         if self._was_stopped:
             # It ends by itself within the grace time; only a server that hangs is killed.
             try:
-                self._process.wait(self._settings["kill_grace_seconds"] + 15.0)
+                self._process.wait(self._settings["drain_seconds"] + self._settings["kill_grace_seconds"] + 15.0)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
@@ -350,6 +367,12 @@ def _refuse_plaintext(host: str) -> None:
             f"address: {host!r} can be reached from other machines. Pass tls=(certificate, key), "
             f"or allow_plaintext=True if you trust everybody on that network."
         )
+
+
+def _why_not_started(settings: ServerSettings, failure: ServerFailed) -> str:
+    if failure.error == "StoreBroken":
+        return failure.message
+    return f"the server cannot listen on {settings.address!r}: {failure.error}: {failure.message}"
 
 
 def _last_line(logging_folder: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -15,6 +16,8 @@ import time
 from typing import Any
 
 import palpable
+from palpable._store.store import Store, StoreBroken
+from palpable._zygote.leftovers import end_leftovers
 from palpable._zygote.os_calls import become_subreaper
 from palpable._zygote.settings import ZygoteSettings
 from palpable.servants.client_session import Admission, ClientSession
@@ -23,6 +26,7 @@ from palpable.servants.log_files import LogFiles
 from palpable.servants.manager import Manager
 from palpable.servants.requests import Requests
 from palpable.servants.settings import ServerSettings
+from palpable.servants.submissions import Submissions
 
 logger = logging.getLogger("palpable.server")
 
@@ -37,24 +41,49 @@ class ServerLoop:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.address: tuple[str, int] | str = settings.address
+        self.recovered: dict[str, int] = {}
+        """By what became of them: how many tasks an earlier start on the same store had left."""
         self._stopping = asyncio.Event()
+        self._drain_until = math.inf
+        self._store: Store | None = None
+        self._has_failed = False
         self._started_at = time.time()
         self._zygote_number = 0
 
     async def run(self, on_listening: Any = None) -> None:
-        """Serve until `stop`. Steps: listen, start processes, serve, end all tasks, release.
+        """Serve until `stop`. Steps: open the store, listen, start processes, recover, serve, drain, end all, release.
 
         Args:
             on_listening: called with the address once clients can connect.
 
         Raises:
             OSError: it cannot listen there, or cannot write its folders.
+            StoreBroken: it can't open its store, or could not go on writing it.
         """
         logs = LogFiles(self.settings.logging_folder)
         try:
-            await self._run(on_listening)
+            self._open_store()
+            try:
+                await self._run(on_listening)
+            finally:
+                if self._store is not None:
+                    self._store.close()
         finally:
             logs.close()
+        if self._has_failed:
+            raise StoreBroken(f"the store {self.settings.store_path} could not be written; the log file says why")
+
+    def _open_store(self) -> None:
+        """Open the store, and end what the last server on it left behind: its tasks are about to run again."""
+        if self.settings.store_path is None:
+            return
+        from palpable._store.sqlite_store import SqliteStore
+
+        self._store = SqliteStore(self.settings.store_path)
+        self.settings.server_id = self._store.store_id
+        count = end_leftovers(self._store.store_id)
+        if count:
+            logger.warning("ended %d processes that the server before this one had left behind", count)
 
     async def _run(self, on_listening: Any) -> None:
         settings = self.settings
@@ -64,19 +93,26 @@ class ServerLoop:
         self.address = settings.address if settings.family == "AF_UNIX" else listener.getsockname()[:2]
         task_token = secrets.token_hex(16)
         requests = Requests(self._describe, self.stop)
-        manager = Manager(settings, self._zygote_settings, requests.handle, task_token)
-        requests.manager = manager
+        manager = Manager(
+            settings, self._zygote_settings, requests.handle, task_token, self._store, on_broken=self._fail
+        )
+        requests.manager, requests.submissions = manager, Submissions(manager)
         admission = Admission(settings.authkey, self._info(), task_token, requests, settings.max_payload_bytes)
         try:
             try:
                 manager.start()
                 await manager.start_processes()
+                await manager.recover()
+                self.recovered = manager.recovered
+                if self.recovered:
+                    logger.info("recovered from %s: %s", settings.store_path, self.recovered)
                 loop = asyncio.get_running_loop()
                 server = await self._listen(loop, listener, admission, context)
                 logger.info("listening on %s with %d workers", self.address, settings.num_workers)
                 if on_listening is not None:
                     on_listening(self.address)
                 await self._stopping.wait()
+                await self._drain(manager)
             finally:
                 # While we still listen: so long the path is ours. Once the listener is closed, the next server may put
                 # its own socket there, though our tasks have yet to end.
@@ -91,7 +127,21 @@ class ServerLoop:
         finally:
             listener.close()
             manager.close()
+            await manager.close_store()
             logger.info("ended")
+
+    async def _drain(self, manager: Manager) -> None:
+        """Let what runs end, until `stop` says that the time is over."""
+        if self._drain_until > time.monotonic():
+            logger.info("draining: what runs may end")
+            manager.drain()
+        while manager.engine.is_busy and (left := self._drain_until - time.monotonic()) > 0:
+            self._stopping.clear()
+            finished = asyncio.ensure_future(manager.wait_not_busy())
+            hurried = asyncio.ensure_future(self._stopping.wait())
+            await asyncio.wait((finished, hurried), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finished.cancel()
+            hurried.cancel()
 
     async def _listen(
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket, admission: Admission, context: Any
@@ -106,9 +156,23 @@ class ServerLoop:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(admission.close_all(), 1.0)
 
-    def stop(self) -> None:
-        """Ask for the end; safe to call twice."""
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Ask for the end. May be called again: what comes first counts.
+
+        Args:
+            drain_seconds: let what runs end within this time.
+        """
+        self._drain_until = min(self._drain_until, time.monotonic() + drain_seconds)
         self._stopping.set()
+
+    def on_signal(self) -> None:
+        """SIGTERM: drain. Once more: hurry."""
+        self.stop(0.0 if self._drain_until < math.inf else self.settings.drain_seconds)
+
+    def _fail(self) -> None:
+        """The store is broken. Nothing that happens from now on could be kept, so nothing may."""
+        self._has_failed = True
+        self.stop()
 
     def _zygote_settings(self, preload: list[str]) -> ZygoteSettings:
         self._zygote_number += 1
@@ -125,6 +189,7 @@ class ServerLoop:
             "server_id": self.settings.server_id,
             "num_workers": self.settings.num_workers,
             "isolation": self.settings.isolation,
+            "is_durable": self._store is not None,
             "max_payload_bytes": self.settings.max_payload_bytes,
             "pid": os.getpid(),
             "version": palpable.__version__,

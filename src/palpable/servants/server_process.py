@@ -34,7 +34,7 @@ def main() -> None:
     start: StartServer = orders[0]
 
     def on_listening(address: tuple[str, int] | str) -> None:
-        control.sendall(encode_frame(ServerStarted(address=address)))
+        control.sendall(encode_frame(ServerStarted(address=address, recovered=loop.recovered)))
 
     loop = ServerLoop(start.settings)
     try:
@@ -63,7 +63,7 @@ async def _serve(
     server: ServerLoop, on_listening: Callable[..., None], control: socket.socket, reader: Any, owner_pid: int
 ) -> None:
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, server.stop)
+    loop.add_signal_handler(signal.SIGTERM, server.on_signal)
     owner_is_gone = False
 
     def on_control() -> None:
@@ -76,7 +76,7 @@ async def _serve(
         if not data:
             on_owner_gone()
         elif any(isinstance(order, StopServer) for order in reader.feed(data)):
-            server.stop()
+            server.stop(server.settings.drain_seconds)
 
     def on_owner_gone() -> None:
         nonlocal owner_is_gone

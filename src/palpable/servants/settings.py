@@ -33,6 +33,10 @@ class ServerSettings(msgspec.Struct, kw_only=True):
     output_limit_bytes: int = 1 << 20
     tls: tuple[str, str] | None = None
     """Certificate file and key file."""
+    store_path: str | None = None
+    """The database that tasks are kept in; None: memory."""
+    drain_seconds: float = 0.0
+    """How long what runs may take to end when the server is told to stop."""
     sys_path: list[str] = []
     """Where task processes look for modules."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from palpable._zygote.leftovers import SERVER_VARIABLE
 from palpable.servants.settings import usable_cores
 
 THREAD_LIMITS = (
@@ -19,9 +20,14 @@ THREAD_LIMITS = (
 starts a thread for every core, and they slow one another down. (joblib and loky set the same names.)"""
 
 
-def task_environment(num_workers: int) -> dict[str, str]:
-    """Return this process' environment, with the cores shared out among the workers unless the user said otherwise."""
+def task_environment(num_workers: int, server_id: str) -> dict[str, str]:
+    """Return this process' environment, with the cores shared out among the workers unless the user said otherwise.
+
+    Args:
+        server_id: by it the processes of this server are known.
+    """
     environment = dict(os.environ)
+    environment[SERVER_VARIABLE] = server_id
     share = str(max(1, usable_cores() // num_workers))
     for name in THREAD_LIMITS:
         environment.setdefault(name, share)

@@ -161,6 +161,14 @@ class ServerError(PalpableError):
     """The server refused a request, and no other class says why."""
 
 
+class ServerDraining(ServerError):
+    """The server finishes what runs, and accepts nothing new: it is about to stop, or was told to pause."""
+
+
+class StoreFull(ServerError):
+    """The disk that holds the server's store is full. Nothing new is accepted until there is room."""
+
+
 class ServerStartError(PalpableError):
     """The server could not be started."""
 
@@ -250,9 +258,11 @@ __all__ = [
     "PayloadTooLarge",
     "RemoteTaskError",
     "RemoteTraceback",
+    "ServerDraining",
     "ServerError",
     "ServerStartError",
     "ServerUnreachable",
+    "StoreFull",
     "TaskCancelled",
     "TaskCrashed",
     "TaskDidNotFinish",

@@ -10,14 +10,14 @@ from palpable._core import effects as out
 from palpable._core import events
 from palpable._core.engine import Engine
 from palpable._core.invariants import validate
+from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_state import Outcome, State
 
 
 def submit(engine: Engine, *task_ids: str, now: float = 0.0, **options: Any) -> list[out.Effect]:
-    options.setdefault("isolation", "task")
-    return engine.handle(
-        events.TasksSubmitted([events.NewTask(task_id, "f", "key", None) for task_id in task_ids], **options), now
-    )
+    about = {name: options.pop(name) for name in ("connection_id", "parent_id", "due_at") if name in options}
+    new = [events.NewTask(task_id, "f", "key", None) for task_id in task_ids]
+    return engine.handle(events.TasksSubmitted(new, TaskPolicy(**options), **about), now)
 
 
 def end(engine: Engine, runner_id: int, task_id: str, now: float = 1.0, *, ok: bool = True) -> list[out.Effect]:

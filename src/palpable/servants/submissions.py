@@ -1,0 +1,167 @@
+"""Taking in new tasks: what is accepted, what is refused, and how it is to be run.
+
+Runs in: the server process.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+
+from msgspec.structs import replace
+
+from palpable._core import events
+from palpable._core.task_policy import TaskPolicy
+from palpable._core.task_record import TaskRecord
+from palpable._core.task_state import State
+from palpable._wire.messages import RequestFailed, SubmitTasks, TaskOptions, TaskRequest
+from palpable.servants.delivery import Peer
+from palpable.servants.manager import FULL_MESSAGE, Accept, Manager
+
+RESERVE_BYTES = 16 << 20
+"""Room on the disk of the store that new tasks must leave, so that how the accepted ones end can be written."""
+ROOM_SECONDS = 0.05
+"""How long the answer to the question how much room there is holds."""
+
+
+class Submissions:
+    """Checks what is submitted, and makes tasks of it."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._free_bytes = 0
+        self._looked_at = 0.0
+
+    def submit(self, peer: Peer, request: SubmitTasks) -> None:
+        """Accept the tasks, or refuse them as a whole."""
+        manager = self._manager
+        refusal = self._reason_to_refuse(peer, request)
+        if refusal is not None:
+            peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
+            return
+        options, known = request.options, manager.engine.tasks
+        manager.functions.add(peer.connection_id, request.functions)
+        new = []
+        for task in request.tasks:
+            if task.task_id not in known:
+                new.append(events.NewTask(task.task_id, options.name or task.name, task.function_key, task))
+                if task.function_key:
+                    manager.functions.refer(task.function_key)
+        if request.delivery == "push":
+            if len(new) < len(request.tasks):
+                manager.delivery.withdraw_pushes([task.task_id for task in request.tasks])
+            manager.delivery.push_to(peer, [task.task_id for task in request.tasks], needs_exit=request.needs_exit)
+        manager.handle(
+            events.TasksSubmitted(
+                new,
+                self._policy(options),
+                connection_id=peer.connection_id,
+                parent_id=peer.inside_task,
+                due_at=_due_at(options),
+            ),
+            # Before anything follows from it, so that no result overtakes the acceptance.
+            first=Accept(peer, request.request_id, [task.task_id for task in new]),
+        )
+        if len(new) < len(request.tasks) and request.delivery == "push":
+            manager.push_known([task.task_id for task in request.tasks])
+
+    def retry(self, task_ids: list[str]) -> list[str]:
+        """Submit once more what these tasks ran, each as a new task; return the new ids, "" where that can't be."""
+        manager = self._manager
+        new_ids = []
+        for task_id in task_ids:
+            task = manager.engine.tasks.get(task_id)
+            if task is None or task.state not in (State.FAILED, State.CANCELLED) or task.request is None:
+                new_ids.append("")
+                continue
+            new_ids.append(new_id := secrets.token_hex(16))
+            request = self._request_again(task, new_id)
+            if task.function_key:
+                manager.functions.refer(task.function_key)
+            manager.handle(
+                events.TasksSubmitted(
+                    [events.NewTask(new_id, task.name, task.function_key, request)],
+                    replace(task.policy, idempotency_key="", ends_with_client=False, is_followup=False),
+                )
+            )
+        return new_ids
+
+    def reason_to_refuse(self) -> tuple[str, str] | None:
+        """Return why nothing new is accepted at all, as an error's name and text; None if it is."""
+        manager = self._manager
+        if manager.engine.is_stopping:
+            return "ServerUnreachable", "the server is stopping and accepts no new tasks"
+        if manager.journal is not None and (manager.journal.is_full or self._room_bytes() < RESERVE_BYTES):
+            return "StoreFull", FULL_MESSAGE
+        return None
+
+    def _request_again(self, task: TaskRecord, task_id: str) -> TaskRequest:
+        old: TaskRequest = task.request
+        payload = self._manager.stored_request(task) if task.is_on_disk else old.payload
+        return TaskRequest(task_id, old.form, old.function_key, payload, old.name)
+
+    def _policy(self, options: TaskOptions) -> TaskPolicy:
+        settings = self._manager.settings
+        timeout_seconds = options.timeout_seconds
+        return TaskPolicy(
+            isolation=options.isolation or settings.isolation,
+            timeout_seconds=settings.task_timeout_seconds if timeout_seconds is None else timeout_seconds,
+            priority=options.priority,
+            ends_with_client=options.ends_with_client,
+            is_followup=options.is_followup,
+            retries=options.retries,
+            backoff_seconds=options.backoff_seconds,
+            max_backoff_seconds=options.max_backoff_seconds,
+            retry_on=options.retry_on,
+            crash_retries=options.crash_retries,
+            at_most_once=options.at_most_once,
+            idempotency_key=options.idempotency_key,
+            tags=options.tags,
+        )
+
+    def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
+        manager = self._manager
+        refusal = _out_of_range(request.options) or self.reason_to_refuse()
+        if refusal is not None:
+            return refusal
+        if peer.inside_task:
+            parent = manager.engine.tasks.get(peer.inside_task)
+            if parent is None or parent.is_final:
+                return "TaskCancelled", f"task {peer.inside_task} has ended and can submit no sub-tasks"
+        elif manager.engine.is_draining:
+            return "ServerDraining", "the server finishes what runs and accepts nothing new"
+        functions = manager.functions
+        for task in request.tasks:
+            if task.function_key and task.function_key not in functions and task.function_key not in request.functions:
+                return "ServerError", f"the function {task.function_key} of task {task.task_id} was never sent"
+        return None
+
+    def _room_bytes(self) -> int:
+        now = time.monotonic()
+        store = self._manager.store
+        if store is not None and store.path and now - self._looked_at > ROOM_SECONDS:
+            self._looked_at = now
+            found = os.statvfs(os.path.dirname(store.path) or ".")
+            self._free_bytes = found.f_bavail * found.f_frsize
+        return self._free_bytes if store is not None and store.path else RESERVE_BYTES
+
+
+def _due_at(options: TaskOptions) -> float | None:
+    """Return the moment before which the task is not to start, in monotonic seconds; None: at once."""
+    delay = options.delay_seconds
+    if options.start_at is not None:
+        delay = max(delay, options.start_at - time.time())
+    return time.monotonic() + delay if delay > 0 else None
+
+
+def _out_of_range(options: TaskOptions) -> tuple[str, str] | None:
+    """Clients check their options themselves; one that did not must not harm the server."""
+    timeout_seconds = options.timeout_seconds
+    if timeout_seconds is not None and not timeout_seconds > 0:
+        return "ValueError", f"timeout_seconds must be above 0, not {timeout_seconds}"
+    for name in ("retries", "backoff_seconds", "max_backoff_seconds", "crash_retries", "delay_seconds"):
+        value = getattr(options, name)
+        if not 0 <= value < float("inf"):
+            return "ValueError", f"{name} must be 0 or more, not {value}"
+    return None
