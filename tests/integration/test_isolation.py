@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -9,7 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
-from palpable import Client
+import pytest
+
+from palpable import Client, Server
 from support import tasks
 from support.processes import is_alive, server_process, task_processes, zygote_processes
 from support.wait import wait_until
@@ -103,6 +106,24 @@ def test_a_module_imported_by_one_task_is_not_loaded_in_the_next(lone_client: Cl
 
     assert lone_client.run(load, str(tmp_path)) == 1
     assert lone_client.map(look, range(3)) == [False] * 3
+
+
+def test_every_task_runs_the_module_of_its_function_itself_as_the_file_is_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "module_of_a_task.py"
+    program = "import os\nPID = os.getpid()\ndef look(_):\n    return {}, PID == os.getpid()\n"
+    source.write_text(program.format(1))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    look = importlib.import_module("module_of_a_task").look
+    try:
+        with Server(num_workers=1) as server, server.client() as client:
+            # Enough that the last ones ran in processes forked after the zygotes made the module ready.
+            assert client.map(look, range(10)) == [(1, True)] * 10
+            source.write_text(program.format(1234))
+            assert client.map(look, range(10)) == [(1234, True)] * 10
+    finally:
+        del sys.modules["module_of_a_task"]
 
 
 def test_two_tasks_do_not_draw_the_same_random_numbers(client: Client) -> None:

@@ -539,6 +539,12 @@ class EndProcess(Message, frozen=True, tag="end"):
     grace_seconds: float = 0.0
 
 
+class PrepareModules(Message, frozen=True, tag="prepare"):
+    """Tasks name functions of these modules: make ready what is needed to import them, without running any of it."""
+
+    modules: list[str]
+
+
 ClientRequest = (
     SubmitTasks
     | ResultsReceived
@@ -574,4 +580,4 @@ ServerAnswer = (
 FromTaskProcess = ClientRequest | TaskEnded | TaskSaid | TaskProgressed
 ToTaskProcess = ServerAnswer | RunTasks
 FromZygote = ZygoteReady | ProcessesForked | ProcessesExited
-ToZygote = KeepAlive | EndProcess
+ToZygote = KeepAlive | EndProcess | PrepareModules

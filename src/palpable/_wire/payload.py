@@ -15,6 +15,8 @@ from palpable._wire.by_value_pickler import ATOMS, PROTOCOL, dumps_by_value
 from palpable._wire.caller_classes import dumps_for_caller
 from palpable._wire.culprit import find_culprit, kind_of
 from palpable._wire.failure import exception_of
+from palpable._wire.function_forms import NAMED_MARK
+from palpable._wire.named_function import loads_named
 from palpable._wire.pickled_exception import PickledException, dumps_exception
 from palpable._wire.pickled_function import PickledFunction, dumps_function, name_of
 from palpable._wire.plain_function import loads_plain
@@ -94,7 +96,10 @@ def dumps_result(value: Any) -> bytes:
 
 def loads(data: bytes) -> Any:
     """Return the object in `data`. Raises whatever unpickling it raises."""
-    return loads_plain(data) if data[:1] == b"\0" else pickle.loads(data)
+    form = data[:1]
+    if form == b"\x80":
+        return pickle.loads(data)
+    return loads_named(data) if form == NAMED_MARK else loads_plain(data) if form == b"\0" else pickle.loads(data)
 
 
 def result_of(report: TaskReport) -> Any:

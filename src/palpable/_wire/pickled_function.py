@@ -22,6 +22,7 @@ from palpable._wire.blake2 import blake2b
 from palpable._wire.by_value_pickler import dumps_by_value
 from palpable._wire.culprit import find_culprit
 from palpable._wire.held_values import HeldValues
+from palpable._wire.named_function import dumps_named
 from palpable._wire.plain_function import dumps_plain
 from palpable.units.task_exceptions import NotPicklable
 
@@ -71,7 +72,7 @@ def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
     is_stable = held.add(function)
     name = name_of(function)
     try:
-        data = dumps_plain(function) or dumps_by_value(function)
+        data = dumps_named(function) or dumps_plain(function) or dumps_by_value(function)
     except Exception as error:  # __reduce__ and the like are the user's, and may raise anything
         culprit = find_culprit(function, dumps_by_value)
         raise NotPicklable(

@@ -22,6 +22,7 @@ from msgspec.msgpack import Decoder, Encoder
 from palpable._connection.inside import set_current_messenger
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
 from palpable._wire.messages import RunTasks, TaskEnded
+from palpable._wire.named_function import loads_named
 from palpable._wire.payload import dumps_result
 from palpable._wire.plain_function import loads_plain
 from palpable._zygote import output
@@ -67,7 +68,8 @@ def make_life(
     os.environb[b"PALPABLE_ATTEMPT"] = b"1"
     messenger = Messenger("", 1, None, "", process.get_connection, process.send)
     clock, lock = process.clock, process.lock
-    load_plain, flush, set_current = copy_of(loads_plain), copy_of(output.flush), copy_of(set_current_messenger)
+    load_plain, load_named, load_module = copy_of(loads_plain), copy_of(loads_named), process.prepared.load
+    flush, set_current = copy_of(output.flush), copy_of(set_current_messenger)
 
     def live(end_fd: int, spool_fd: int) -> NoReturn:
         dup2(end_fd, socket_fd)
@@ -102,9 +104,11 @@ def make_life(
             messenger.deadline = monotonic() + order.timeout_seconds
         set_current(messenger)
         try:
-            args, kwargs = loads(order.payload)
             data = first.functions[order.function_key]
-            value = (load_plain(data) if data[:1] == b"\0" else loads(data))(*args, **kwargs)
+            form = data[0]
+            function = load_named(data, load_module) if form == 1 else loads(data) if form else load_plain(data)
+            args, kwargs = loads(order.payload)
+            value = function(*args, **kwargs)
             payload = dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
         except SystemExit as request:
             process.exit(request)

@@ -26,6 +26,7 @@ import select
 import sys
 from collections import OrderedDict, deque
 from contextlib import suppress
+from importlib import import_module
 from os import putenv
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 from threading import Lock
@@ -39,6 +40,7 @@ from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
+from palpable._zygote.prepared_modules import PreparedModules
 from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger, set_current_task
 
@@ -67,6 +69,7 @@ class TaskProcess:
         self._reader: FrameReader[Any] = FrameReader(ToTaskProcess)
         self._environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
         self.clock = clock
+        self.prepared = PreparedModules((clock,), import_module)
         self.connection: Connection | None = None
         self.lock = Lock()
         self.pid = 0

@@ -238,6 +238,9 @@ class Zygote:
                 self._count, self._slack = message.count, message.slack
             elif isinstance(message, EndProcess):
                 self._end(message)
+            else:
+                for name in message.modules:
+                    self._task_process.prepared.prepare(name)
 
     def _send(self, message: Any, fds: bytes = b"") -> None:
         """Send, however long it takes: the server always reads. `fds` travel with the first byte."""

@@ -25,6 +25,7 @@ from palpable._wire.messages import (
     FromZygote,
     KeepAlive,
     Message,
+    PrepareModules,
     ProcessesExited,
     ProcessesForked,
     ProcessExit,
@@ -145,6 +146,10 @@ class ZygoteHandle:
             slack: how many may be missing before new ones are forked, all in one go, which is cheaper.
         """
         self._send(KeepAlive(count=count, slack=slack))
+
+    def prepare_modules(self, modules: list[str]) -> None:
+        """Have the zygote make these ready for its task processes (see `prepared_modules`). Never blocks."""
+        self._send(PrepareModules(modules=modules))
 
     def end_process(self, pid: int, grace_seconds: float = 0.0) -> None:
         """End a task process and its whole tree. Never blocks; `on_exited` tells when it is done."""

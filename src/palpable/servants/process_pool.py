@@ -10,9 +10,10 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from palpable._wire.function_forms import module_of
 from palpable._wire.messages import ProcessExit, ZygoteReady
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.zygote_handle import ZygoteHandle
@@ -28,6 +29,8 @@ PRELOAD_SECONDS = 0.005
 """A module that cost a task more than this to import is preloaded from then on."""
 PRELOAD_MAX = 40
 """Modules preloaded by themselves at most; each makes every fork dearer."""
+PREPARED_MAX = 200
+"""Modules of named functions that zygotes are told of, about."""
 
 
 class ProcessPool:
@@ -64,6 +67,8 @@ class ProcessPool:
         self._is_closing = False
         self._is_renewing = False
         self._learned: set[str] = set()
+        self._prepared: dict[str, None] = {}
+        """The modules that functions of tasks are in, in the order of their first appearance."""
         self._check_stale_at = 0.0
         self.first_ready: asyncio.Future[None] | None = None
 
@@ -112,6 +117,14 @@ class ProcessPool:
         if not dear <= self._learned and len(self.preload) + len(self._learned) < PRELOAD_MAX:
             self._learned |= dear
             self._renew()
+
+    def prepare(self, functions: Iterable[bytes]) -> None:
+        """Tasks will run these functions: have the zygotes make ready the modules that they are in."""
+        named = list(dict.fromkeys(name for name in map(module_of, functions) if name))
+        if named and len(self._prepared) < PREPARED_MAX:
+            self._prepared.update(dict.fromkeys(named))
+            for zygote in self._zygotes:
+                zygote.prepare_modules(named)
 
     @property
     def idle_count(self) -> int:
@@ -165,6 +178,8 @@ class ProcessPool:
         self._learned -= self.refused.keys()
         if self.first_ready is not None and not self.first_ready.done():
             self.first_ready.set_result(None)
+        if self._prepared:
+            zygote.prepare_modules(list(self._prepared))
         if zygote in self._zygotes:
             self._share_out()
         else:

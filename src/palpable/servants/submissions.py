@@ -42,6 +42,8 @@ class Submissions:
             return
         options, known = request.options, manager.engine.tasks
         manager.functions.add(peer.connection_id, request.functions)
+        if request.functions:
+            manager.pool.prepare(request.functions.values())
         new = []
         for task in request.tasks:
             if task.task_id not in known:
