@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         VersionMismatch,
         WaitCycle,
     )
+    from palpable.units.task_function import TaskFunction, task
     from palpable.units.task_future import TaskFuture
     from palpable.units.task_response import TaskResponse
     from palpable.units.task_result import TaskResult
@@ -59,6 +60,8 @@ _HOMES = {
     "RunFunction": "palpable.procedures.run_function",
     "MapFunction": "palpable.procedures.map_function",
     "Task": "palpable.units.task",
+    "task": "palpable.units.task_function",
+    "TaskFunction": "palpable.units.task_function",
     "TaskResult": "palpable.units.task_result",
     "TaskResponse": "palpable.units.task_response",
     "Messenger": "palpable.units.messenger",
@@ -100,6 +103,8 @@ __all__ = [
     "RunFunction",
     "MapFunction",
     "Task",
+    "task",
+    "TaskFunction",
     "TaskResult",
     "TaskResponse",
     "Messenger",

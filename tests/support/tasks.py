@@ -35,6 +35,15 @@ def double(number: int) -> int:
     return number * 2
 
 
+@palpable.task(retries=2, timeout_seconds=30, name="treble it")
+def treble(number: int) -> int:
+    """Return three times the number."""
+    return number * 3
+
+
+patient_treble = treble.options(retries=7)
+
+
 def half(number: int) -> int:
     if number % 2:
         raise OddNumber(number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
 from palpable import (
@@ -23,11 +24,13 @@ from palpable import (
     Task,
     TaskCancelled,
     TaskCrashed,
+    TaskFunction,
     TaskFuture,
     TaskResponse,
     TaskResult,
     TaskTimeout,
     current_task,
+    task,
 )
 
 
@@ -37,6 +40,22 @@ def double(number: int) -> int:
 
 def spell(number: int, *, loud: bool = False) -> str:
     return str(number).upper() if loud else str(number)
+
+
+@task(retries=3, timeout_seconds=60, name="fetch", retry_on=(OSError, ValueError), tags=["net"])
+def fetch(url: str, *, limit: int = 10) -> bytes:
+    return url.encode()[:limit]
+
+
+@task
+def size(path: str) -> int:
+    return len(path)
+
+
+class Shop:
+    @task(isolation="worker")
+    def price(self, article: str) -> float:
+        return len(article) / 2
 
 
 class Add(Procedure):
@@ -69,6 +88,21 @@ def with_a_client(client: Client) -> None:
         assert_type(number, int)
     for number in client.imap_unordered(double, [1]):
         assert_type(number, int)
+    with_options = client.options(
+        retries=3,
+        backoff_seconds=0.5,
+        max_backoff_seconds=60,
+        retry_on=OSError,
+        crash_retries=1,
+        at_most_once=False,
+        delay_seconds=5,
+        at=datetime.now() + timedelta(hours=1),
+        idempotency_key="order 17",
+        name="double it",
+        tags=("a", "b"),
+    )
+    assert_type(with_options.submit(double, 1), TaskFuture[int])
+    Client(retries=3, timeout_seconds=None, priority=None)
     assert_type(client.run_procedure(Add(1, 2), waiting_seconds=-1), TaskResult)
     assert_type(client.run_procedure(MapFunction(double, [1])), TaskResult)
     assert_type(client.query_result("id"), TaskResult | None)
@@ -79,9 +113,9 @@ def with_a_client(client: Client) -> None:
     assert_type(client.logs("id"), str)
     for piece in client.logs("id", follow=True):
         assert_type(piece, str)
-    for task in client.tasks(state="running", limit=5):
-        assert_type(task.task_id, str)
-        assert_type(task.cpu_seconds, float | None)
+    for info in client.tasks(state="running", limit=5):
+        assert_type(info.task_id, str)
+        assert_type(info.cpu_seconds, float | None)
     assert_type(client.get_status(), dict[str, Any])
 
 
@@ -89,7 +123,27 @@ def with_wrong_arguments(client: Client) -> None:
     client.submit(double)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.submit(spell, 1, quiet=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.options(isolation="thread")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.options(retrys=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.options(tags="red")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.options(retry_on="OSError")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client(idempotency_key="k")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Client("path", "AF_UNIX", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def with_task_functions(client: Client, messenger: Messenger) -> None:
+    named: TaskFunction[[str], int] = size
+    assert_type(named.options(priority=1)("u"), int)
+    assert_type(fetch("u", limit=3), bytes)
+    assert_type(size("p"), int)
+    assert_type(fetch.options(priority=1)("u"), bytes)
+    assert_type(client.submit(fetch, "u", limit=3), TaskFuture[bytes])
+    assert_type(client.map(size, ["p"]), list[int])
+    assert_type(client.submit(Shop().price, "pen").result(), float)
+    assert_type(messenger.options(retries=2).map(size, ["p"]), list[int])
+    fetch(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.submit(fetch, limit=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    task(retries="3")(double)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    task(idempotency_key="k")(double)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
 def with_a_server() -> None:

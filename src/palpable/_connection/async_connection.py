@@ -15,7 +15,8 @@ from palpable._connection.dialing import CONNECT_SECONDS, Tls, certificates_in, 
 from palpable._connection.inside import current_task_id, identity
 from palpable._connection.outbox import Outbox
 from palpable._connection.pending import Pending
-from palpable._connection.waiting import LogRequest, Request
+from palpable._connection.shared_taker import submit_shared
+from palpable._connection.waiting import LogRequest, Request, ResultTaker
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
 from palpable._wire.messages import BeginWait, EndWait, Message, ServerAnswer, TaskOptions, TaskReport, TaskRequest
@@ -167,11 +168,27 @@ class AsyncConnection(asyncio.Protocol):
                 limit_bytes=limit,
             )
         future: asyncio.Future[TaskReport] = self._loop.create_future()
-        if not is_kept:
-            self._pending.takers[request.task_id] = AsyncArrival(request.task_id, future)
-        self._outbox.add_task(request, function, options, "none" if is_kept else "push", needs_exit)
-        self._flush_soon()
+        arrival = AsyncArrival(request.task_id, future)
+        if is_kept:
+            self._add(request, function, options, None, needs_exit)
+        elif options.idempotency_key:
+            submit_shared(
+                self._pending.takers,
+                request.task_id,
+                arrival,
+                lambda taker: self._add(request, function, options, taker, needs_exit),
+            )
+        else:
+            self._add(request, function, options, arrival, needs_exit)
         return future
+
+    def _add(
+        self, request: TaskRequest, function: bytes, options: TaskOptions, taker: ResultTaker | None, needs_exit: bool
+    ) -> None:
+        if taker is not None:
+            self._pending.takers[request.task_id] = taker
+        self._outbox.add_task(request, function, options, "none" if taker is None else "push", needs_exit)
+        self._flush_soon()
 
     @property
     def is_full(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from palpable._connection.connection import Connection
 from palpable._connection.questions import cancel_without_waiting
+from palpable._connection.shared_taker import submit_shared
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._connection.waiting import Arrival, Group
 from palpable._wire.messages import TaskOptions, TaskRequest
@@ -47,12 +48,18 @@ def call_one(
     group = Group()
     arrival = Arrival(task_id, group)
     try:
-        connection.add_task(request, pickled.data, options, arrival)
+        if options.idempotency_key:
+            submit_shared(
+                connection.pending.takers,
+                task_id,
+                arrival,
+                lambda taker: connection.add_task(request, pickled.data, options, taker),
+            )
+        else:
+            connection.add_task(request, pickled.data, options, arrival)
         wait_for_tasks(connection, arrival.is_there, (group,), lambda: (task_id,))
     except BaseException:
-        if options.idempotency_key:
-            connection.forget_results([task_id])  # others may wait for the same task
-        else:
+        if not options.idempotency_key:  # with one, others may wait for the same task
             cancel_rest(connection, [arrival])
         raise
     if group.first_failed is not None:

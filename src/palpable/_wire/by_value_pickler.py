@@ -46,6 +46,16 @@ def _merged_reducers() -> dict[type, Callable[[Any], Any]]:
     return _merged
 
 
+def add_reducer(kind: type, reducer: Callable[[Any], Any]) -> None:
+    """Have the instances of `kind` written by `reducer`, by every pickler that writes by value, cloudpickle's too.
+
+    The pickle of the standard library does not look here.
+    """
+    global _merged
+    cloudpickle.Pickler._dispatch_table[kind] = _REDUCERS[kind] = reducer
+    _merged = {**_merged, kind: reducer}
+
+
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """cloudpickle's pickler, with the additions named above."""
 

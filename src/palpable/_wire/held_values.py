@@ -23,6 +23,7 @@ from cloudpickle import cloudpickle
 from palpable._wire.by_value_pickler import global_names_of
 from palpable._wire.caller_classes import goes_by_value
 from palpable._wire.class_versions import change_count, version_of
+from palpable._wire.function_wrapper import FunctionWrapper
 
 _ABSENT = object()
 _MAX_HELD = 200
@@ -154,6 +155,8 @@ class HeldValues:
             )
         if kind is _CACHED_FUNCTION:
             return cloudpickle._lookup_module_and_qualname(value) is not None or self.add(value.__wrapped__)
+        if isinstance(value, FunctionWrapper):
+            return value.goes_by_name() or self.add(value.__wrapped__)
         if kind is staticmethod or kind is classmethod:
             return self.add(value.__func__)
         if kind in _METHODS_IN_C:

@@ -21,6 +21,7 @@ from cloudpickle import cloudpickle
 from palpable._wire.blake2 import blake2b
 from palpable._wire.by_value_pickler import dumps_by_value
 from palpable._wire.culprit import find_culprit
+from palpable._wire.function_wrapper import FunctionWrapper
 from palpable._wire.held_values import HeldValues
 from palpable._wire.named_function import dumps_named
 from palpable._wire.plain_function import dumps_plain
@@ -67,6 +68,8 @@ def name_of(function: Any) -> str:
 def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
     if not callable(function):
         raise TypeError(f"function must be callable, not {function!r} (a {type(function).__qualname__})")
+    if isinstance(function, FunctionWrapper) and not function.goes_by_name():
+        return dumps_function(function.sent())
     # Looked at before it is pickled: a change by another thread in between is then seen the next time.
     held = HeldValues(function)
     is_stable = held.add(function)

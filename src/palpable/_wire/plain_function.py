@@ -25,6 +25,7 @@ from typing import Any
 from cloudpickle import cloudpickle
 
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL, global_names_of
+from palpable._wire.function_wrapper import FunctionWrapper
 
 MARK = b"\0" + MAGIC_NUMBER
 """The first bytes of the short form. Another version of Python has other bytecode, and another mark."""
@@ -141,4 +142,6 @@ def _goes_by_name(value: Any) -> bool:
     kind = type(value)
     if kind is FunctionType or issubclass(kind, type):
         return bool(cloudpickle._should_pickle_by_reference(value)) and value not in cloudpickle._BUILTIN_TYPE_NAMES
-    return kind is BuiltinFunctionType and type(value.__self__) is ModuleType
+    if kind is BuiltinFunctionType:
+        return type(value.__self__) is ModuleType
+    return issubclass(kind, FunctionWrapper) and value.goes_by_name()

@@ -42,6 +42,7 @@ class Executor(concurrent.futures.Executor):
             futures and all later calls raise `BrokenProcessPool`.
         initargs: its arguments.
         isolation: "worker": processes run many calls each, as in a pool. "task": each call has a process of its own.
+            A function with options of its own (`@task`) keeps them, its isolation too.
         max_tasks_per_child: isolation "worker": a process is replaced after so many calls; None: never. Not with
             `client`.
 
@@ -97,7 +98,7 @@ class Executor(concurrent.futures.Executor):
             key, data, _ = dumps_function(call_prepared)
             name = name_of(fn)
             payload = dumps_call((preparation, fn, args, kwargs), {})
-        return self._pool.submit(TaskRequest(new_task_id(), "call", key, payload, name), data)
+        return self._pool.submit(TaskRequest(new_task_id(), "call", key, payload, name), data, fn)
 
     def map(
         self,
@@ -135,7 +136,7 @@ class Executor(concurrent.futures.Executor):
         key, data, _ = dumps_function(Starred(fn, self._pool.preparation))
         while chunk := list(itertools.islice(calls, chunksize)):
             request = TaskRequest(new_task_id(), "chunk", key, dumps_params(chunk), name_of(fn))
-            yield self._pool.submit(request, data)
+            yield self._pool.submit(request, data, fn)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls, and end when those submitted have ended. Safe to call twice.

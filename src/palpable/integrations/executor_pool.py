@@ -150,8 +150,13 @@ class ExecutorPool:
                 self._max_workers = usable_cores()
         return self._max_workers
 
-    def submit(self, request: TaskRequest, function: bytes) -> ExecutorFuture[Any]:
-        """Submit a task."""
+    def submit(self, request: TaskRequest, data: bytes, function: Callable[..., Any]) -> ExecutorFuture[Any]:
+        """Submit a task.
+
+        Args:
+            data: the pickled function that `request` names.
+            function: the one that the user gave, whose options count.
+        """
         with self._lock:
             if self.broken:
                 raise BrokenProcessPool(self.broken)
@@ -164,7 +169,7 @@ class ExecutorPool:
             future: ExecutorFuture[Any] = ExecutorFuture(request.task_id, connection)
             future._pool = self
             self._futures.add(future)
-            connection.submit(request, function, calls._levels.plain, future)
+            connection.submit(request, data, calls._levels.of(function), future)
             return future
 
     def _start(self) -> TaskCalls:
@@ -178,8 +183,11 @@ class ExecutorPool:
                 max_tasks_per_process=self._max_tasks_per_child,
             ).start()
             self.client = self._server.client()
-        self._calls = self.client.options(isolation=self._isolation)
-        return self._calls
+        # As if the client had it: a function with an isolation of its own keeps that.
+        calls = self.client.options()
+        calls._levels = calls._levels.with_default({"isolation": self._isolation})
+        self._calls = calls
+        return calls
 
     # --- a failed initializer
     # -----------------------------------------------------------------------------------------

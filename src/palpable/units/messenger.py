@@ -11,12 +11,17 @@ from palpable._connection import inside
 from palpable._wire.messages import TaskProgressed, TaskSaid
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from palpable._connection.connection import Connection
+    from palpable._connection.waiting import ResultTaker
     from palpable._wire.messages import Message
     from palpable.procedures.procedure import Procedure
+    from palpable.units.option_levels import OptionLevels
     from palpable.units.task import Task
     from palpable.units.task_calls import TaskCalls
     from palpable.units.task_future import TaskFuture
+    from palpable.units.task_options import CallOptionArguments
     from palpable.units.task_result import TaskResult
 
 T = TypeVar("T")
@@ -47,6 +52,7 @@ class Messenger:
         self.name = name
         self._connection_maker = get_connection
         self._send = send
+        self._levels: OptionLevels | None = None
         self._made_calls: TaskCalls | None = None
 
     @property
@@ -97,6 +103,21 @@ class Messenger:
 
     # --- sub-tasks ------------------------------------------------------------------------------------------------
 
+    def options(self, **options: Unpack[CallOptionArguments]) -> Messenger:
+        """Return this messenger with options for the sub-tasks submitted through it. As `Client.options`.
+
+        A sub-task has none of the options of the task that submits it.
+
+        Example:
+            >>> messenger.options(retries=3).map(abs, [-1, -2])  # doctest: +SKIP
+            [1, 2]
+        """
+        from palpable.units.option_levels import OptionLevels
+
+        view = Messenger(self.task_id, self.attempt, self.deadline, self.name, self._connection_maker, self._send)
+        view._levels = (self._levels or OptionLevels({})).nearer(options)
+        return view
+
     def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
         """Submit `function(*args, **kwargs)` as a sub-task; return its future. As `Client.submit`."""
         return self._calls.submit(function, *args, **kwargs)
@@ -125,15 +146,26 @@ class Messenger:
 
     def run_procedure(self, procedure: Procedure) -> Any:
         """Run a procedure in a sub-task, wait, and return its data; raises what it raises."""
+        from palpable._connection.shared_taker import submit_shared
         from palpable._connection.task_waits import wait_for_tasks
         from palpable._connection.waiting import Arrival, Group
         from palpable._wire.payload import result_of
+        from palpable.units.option_levels import task_id_for_key
         from palpable.units.task import Task
 
         task = Task(procedure, is_source_blocking=True)
-        connection, group = self._get_connection(), Group()
+        connection, options, group = self._get_connection(), self._calls._levels.plain, Group()
+        if options.idempotency_key:
+            task.task_id = task_id_for_key(options.idempotency_key)
         arrival = Arrival(task.task_id, group)
-        self._calls._submit_procedure(connection, task, arrival, self._calls._levels.plain, needs_exit=False)
+
+        def submit(taker: ResultTaker) -> None:
+            self._calls._submit_procedure(connection, task, taker, options, needs_exit=False)
+
+        if options.idempotency_key:
+            submit_shared(connection.pending.takers, task.task_id, arrival, submit)
+        else:
+            submit(arrival)
         wait_for_tasks(connection, arrival.is_there, (group,), lambda: (task.task_id,))
         if group.first_failed is not None:
             try:
@@ -152,8 +184,11 @@ class Messenger:
         """
         import msgspec
 
+        from palpable.units.option_levels import check_has_no_key
+
         connection, calls = self._get_connection(), self._calls
         options = calls._levels.plain
+        check_has_no_key(options)
         if need_followup:
             options = msgspec.structs.replace(options, is_followup=True)
         task_ids = []
@@ -186,6 +221,8 @@ class Messenger:
                 _get_connection = staticmethod(self._get_connection)
 
             self._made_calls = Calls()
+            if self._levels is not None:
+                self._made_calls._levels = self._levels
         return self._made_calls
 
     def __repr__(self) -> str:

@@ -9,14 +9,20 @@ Runs in: clients, and task processes that submit sub-tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 from palpable._wire.blake2 import blake2b
 from palpable._wire.messages import TaskOptions
+from palpable.units.task_function import fields_of
 from palpable.units.task_options import Fields, checked_fields, wire_options
 
 _KEY_PERSON = b"palpable-task-id"
 """Keeps the ids apart from every other use of the same hash."""
+
+
+MOST_REMEMBERED = 256
+"""Functions with options whose structs a view keeps. One for each call of a function's `options` would be too many."""
 
 
 class OptionLevels:
@@ -26,16 +32,29 @@ class OptionLevels:
         plain: for a function without options of its own.
     """
 
-    __slots__ = ("_per_call", "_per_client", "plain")
+    __slots__ = ("_made", "_per_call", "_per_client", "plain")
 
     def __init__(self, per_client: Fields, per_call: Fields | None = None) -> None:
         self._per_client = per_client
         self._per_call = per_call or {}
+        self._made: dict[int, tuple[Fields, TaskOptions]] = {}
         self.plain: TaskOptions = wire_options({**self._per_client, **self._per_call})
 
     def of(self, function: Any) -> TaskOptions:
-        """Return the options with which a call of `function` is sent."""
-        return self.plain
+        """Return the options with which a call of `function` is sent; the identical struct every time."""
+        if type(function) is FunctionType:
+            return self.plain  # without a further look: this is done for every task
+        fields = fields_of(function)
+        if fields is None:
+            return self.plain
+        made = self._made.get(id(fields))
+        if made is None:
+            made = fields, wire_options({**self._per_client, **fields, **self._per_call})
+            if len(self._made) >= MOST_REMEMBERED:
+                self._made.clear()
+            # The fields are kept along, so that no other can have their id.
+            self._made[id(fields)] = made
+        return made[1]
 
     def nearer(self, options: Mapping[str, Any]) -> OptionLevels:
         """Return these, with `options` set for the call.
@@ -44,6 +63,10 @@ class OptionLevels:
             TypeError, ValueError: there is no such option, or it is out of range; the message names it.
         """
         return OptionLevels(self._per_client, {**self._per_call, **checked_fields(options)})
+
+    def with_default(self, options: Mapping[str, Any]) -> OptionLevels:
+        """Return these, with `options` set for the client: those of the function and of the call still win."""
+        return OptionLevels({**self._per_client, **checked_fields(options, whose="a client")}, self._per_call)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OptionLevels, (self._per_client, self._per_call)

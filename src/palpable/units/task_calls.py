@@ -6,9 +6,12 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
+from msgspec.structs import replace
+
 from palpable._connection import bulk
 from palpable._connection.checks import check_number
 from palpable._connection.lazy_map import lazy_map
+from palpable._connection.shared_taker import submit_shared
 from palpable._wire.messages import TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_procedure, name_of
 from palpable.units.option_levels import OptionLevels, check_has_no_key, task_id_for_key
@@ -63,7 +66,9 @@ class TaskCalls:
         payload = dumps_call(args, kwargs)
         connection = self._get_connection()
         options = self._levels.of(function)
-        task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
+        if options.idempotency_key:
+            return self._submit_keyed(connection, options, TaskRequest("", "call", key, payload, name), data)
+        task_id = new_task_id()
         future: TaskFuture[T] = TaskFuture(task_id, connection)
         connection.submit(TaskRequest(task_id, "call", key, payload, name), data, options, future)
         return future
@@ -175,6 +180,19 @@ class TaskCalls:
                     yield value
 
         return results()
+
+    def _submit_keyed(
+        self, connection: Connection, options: TaskOptions, request: TaskRequest, data: bytes
+    ) -> TaskFuture[Any]:
+        request = replace(request, task_id=task_id_for_key(options.idempotency_key))
+        future: TaskFuture[Any] = TaskFuture(request.task_id, connection)
+        submit_shared(
+            connection.pending.takers,
+            request.task_id,
+            future,
+            lambda taker: connection.submit(request, data, options, taker),
+        )
+        return future
 
     def _submit_procedure(
         self, connection: Connection, task: Task, taker: Any, options: TaskOptions, *, needs_exit: bool

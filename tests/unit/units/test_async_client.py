@@ -179,6 +179,29 @@ def test_cancelling_a_call_that_nobody_else_can_await_ends_its_tasks(
     _run(fake_server, work)
 
 
+def test_who_names_the_same_key_awaits_the_same_task(fake_server: FakeServer) -> None:
+    fake_server.is_holding = True
+
+    async def work(client: AsyncClient) -> None:
+        keyed = client.options(idempotency_key="order 17")
+        first, second = await keyed.submit(double, 1), await keyed.submit(double, 1)
+        third = asyncio.ensure_future(keyed.run(double, 1))
+        await _until(lambda: any(isinstance(request, SubmitTasks) for request in fake_server.received))
+        third.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await third
+        fake_server.release()
+        assert (await first, await second) == (2, 2)
+        assert first.task_id == second.task_id == (await keyed.run_procedure(RunFunction(double, 1))).task_id
+        with pytest.raises(ValueError, match="idempotency_key='order 17' names one task"):
+            await keyed.map(double, [1])
+        with pytest.raises(ValueError, match="idempotency_key='order 17' names one task"):
+            keyed.imap(double, [1])
+
+    _run(fake_server, work)
+    assert not any(isinstance(request, CancelTasks) for request in fake_server.received), "it is not theirs alone"
+
+
 def test_procedures_and_questions(fake_server: FakeServer) -> None:
     async def work(client: AsyncClient) -> None:
         result = await client.run_procedure(RunFunction(double, 4))

@@ -9,6 +9,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -497,3 +498,53 @@ def test_an_answer_that_says_nothing_is_no_trouble(fake_server: FakeServer, fake
 
     fake_server.hooks[SubmitTasks] = answer_another
     assert fake_client.map(operator.neg, [1, 2]) == [-1, -2]
+
+
+# --- idempotency keys -------------------------------------------------------------------------------------------
+
+
+def test_the_same_key_is_the_same_task(fake_server: FakeServer, fake_client: Client) -> None:
+    fake_server.is_holding = True
+    keyed = fake_client.options(idempotency_key="order 17")
+    first, second, other = keyed.submit(double, 1), keyed.submit(double, 1), fake_client.submit(double, 2)
+    assert first.task_id == second.task_id != other.task_id
+    assert len(first.task_id) == len(other.task_id)
+    wait_until(lambda: len(submitted_ids(fake_server)) == 2)
+    fake_server.release()
+    assert (first.result(), second.result(), other.result()) == (2, 2, 4)
+    assert sorted(submitted_ids(fake_server)) == sorted([first.task_id, other.task_id])
+
+
+def test_threads_that_use_the_same_key_at_once_all_get_the_result(fake_server: FakeServer, fake_client: Client) -> None:
+    calls = [lambda keyed: keyed.run(double, 3), lambda keyed: keyed.submit(double, 3).result()] * 4
+    for number in range(20):
+        keyed = fake_client.options(idempotency_key=f"order {number}")
+        with ThreadPoolExecutor(len(calls)) as pool:
+            assert list(pool.map(lambda call: call(keyed), calls)) == [6] * len(calls)  # noqa: B023 - called at once
+
+
+def test_a_procedure_has_the_id_of_its_key(fake_server: FakeServer, fake_client: Client) -> None:
+    procedure = RunFunction(double, 2)
+    keyed = fake_client.options(idempotency_key="a procedure")
+    result = keyed.run_procedure(procedure, waiting_seconds=-1)
+    assert result.data == 4
+    assert result.task_id == keyed.submit(double, 2).task_id
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.map(double, [1]),
+        lambda client: client.imap(double, [1]),
+        lambda client: client.imap_unordered(double, [1]),
+        lambda client: client.map(double, []),
+    ],
+    ids=["map", "imap", "imap_unordered", "an empty map"],
+)
+def test_a_key_is_refused_by_calls_that_make_many_tasks(fake_client: Client, call: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match="idempotency_key='k' names one task, and this call makes many"):
+        call(fake_client.options(idempotency_key="k"))
+
+
+def submitted_ids(server: FakeServer) -> list[str]:
+    return [task.task_id for request in server.received if isinstance(request, SubmitTasks) for task in request.tasks]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from palpable import AsyncClient, Client, Messenger, Procedure, RunFunction, ServerUnreachable, Task, current_task
-from palpable._wire.messages import SubmitTasks, TaskProgressed, TaskSaid
+from palpable._wire.messages import SubmitTasks, TaskOptions, TaskProgressed, TaskSaid
 from palpable.units.messenger import set_current_task
+from support import tasks
 from support.fake_server import FakeServer
 
 
@@ -119,3 +120,47 @@ def test_a_messenger_made_outside_of_a_task_says_nothing_and_can_ask_nobody() ->
 def test_a_client_that_can_not_use_that_line_must_be_told_where_the_server_is(messenger: Messenger) -> None:
     with pytest.raises(ServerUnreachable, match="inside a task, an AsyncClient"):
         asyncio.run(AsyncClient().run(double, 1))
+
+
+# --- options ----------------------------------------------------------------------------------------------------
+
+
+def test_options_are_for_the_sub_tasks_of_that_view_alone(fake_server: FakeServer, messenger: Messenger) -> None:
+    view = messenger.options(retries=3).options(priority=1)
+    assert view.submit(double, 1).result() == 2
+    assert view.run_procedure(RunFunction(double, 2)) == 4
+    view.submit_tasks([Task(RunFunction(double, 3))], need_followup=True)
+    assert messenger.map(double, [1]) == [2]
+    assert [request.options for request in fake_server.received if isinstance(request, SubmitTasks)] == [
+        TaskOptions(retries=3, priority=1),
+        TaskOptions(retries=3, priority=1),
+        TaskOptions(retries=3, priority=1, is_followup=True),
+        TaskOptions(),
+    ]
+
+
+def test_a_function_brings_its_options_into_a_task(fake_server: FakeServer, messenger: Messenger) -> None:
+    assert messenger.map(tasks.treble, [1]) == [3]
+    assert messenger.options(retries=0).submit(tasks.treble, 1).result() == 3
+    submitted = [request.options for request in fake_server.received if isinstance(request, SubmitTasks)]
+    assert [(options.retries, options.name) for options in submitted] == [(2, "treble it"), (0, "treble it")]
+
+
+def test_a_view_speaks_for_the_same_task(messenger: Messenger, sent: list[Any]) -> None:
+    view = messenger.options(priority=1)
+    view.info("hello")
+    assert (view.task_id, view.name, view.attempt, view.deadline) == ("me", "work", 2, messenger.deadline)
+    assert sent == [TaskSaid(task_id="me", level="INFO", text="hello")]
+
+
+def test_a_key_makes_a_sub_task_once(fake_server: FakeServer, messenger: Messenger) -> None:
+    keyed = messenger.options(idempotency_key="k")
+    assert keyed.run_procedure(RunFunction(double, 2)) == 4
+    assert keyed.submit(double, 2).task_id == fake_server.executed[0]
+    with pytest.raises(ValueError, match="idempotency_key='k' names one task"):
+        keyed.submit_tasks([Task(RunFunction(double, 3))])
+
+
+def test_wrong_options_are_refused_at_once(messenger: Messenger) -> None:
+    with pytest.raises(ValueError, match="retries must be a whole number from 0 to 1000"):
+        messenger.options(retries=-1)
