@@ -17,6 +17,10 @@ SECTIONS: Final = {
         "status": "Show what the server and its workers do.",
         "stop": "Stop the server, and wait until it is gone.",
     },
+    "New tasks": {
+        "run": "Run a function, or any command, as a task.",
+        "map": "Call a function with every line of the input, each in a task.",
+    },
     "Its tasks": {
         "tasks": "List tasks, the newest first.",
         "logs": "Show what a task prints, also live.",
@@ -36,6 +40,7 @@ PALPABLE_AUTHKEY, PALPABLE_AUTHKEY_FILE or --authkey-file say otherwise.
 \b
 Exit codes: 0 done; 1 the answer was no (an unknown task, nothing cancelled);
 2 nobody could be asked (no server, wrong key, a mistake in the options).
+Of a task: 1 failed, 3 crashed, 4 cancelled, 5 not run to its end by the server, 124 timed out.
 
 \b
 Completion of commands, options and task ids: put this into ~/.bashrc

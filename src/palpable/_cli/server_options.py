@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +18,9 @@ from palpable.units.task_exceptions import PalpableError
 if TYPE_CHECKING:
     from palpable._connection.address import Address
     from palpable._connection.connection import Connection
+    from palpable.units.client import Client
+
+T = TypeVar("T")
 
 OPTIONS = [
     click.option("--socket", metavar="PATH", help="The server's Unix socket."),
@@ -62,15 +65,41 @@ class ServerChoice:
         finally:
             connection.close()
 
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Return a client that is connected, for what takes long: it connects again where that can be done.
+
+        Raises:
+            As `connection`.
+        """
+        from palpable.units.client import Client
+
+        def connected(where: Address, authkey: bytes, tls: Any) -> Client:
+            client = Client(where.url, authkey=authkey, tls=tls)
+            client._get_connection()
+            return client
+
+        client = self._reached(connected)
+        try:
+            yield client
+        finally:
+            client.close()
+
     def _connect(self) -> Connection:
+        from palpable._connection.dialing import dial
+
+        return self._reached(dial)
+
+    def _reached(self, reach: Callable[[Address, bytes, Any], T]) -> T:
+        """Return what `reach` makes of address, key and what to trust; say in one line why it can't."""
         # A command that only prints its help needs none of these.
-        from palpable._connection.dialing import check_tls, dial
+        from palpable._connection.dialing import check_tls
 
         try:
             where = self.address()
             if where.path and not os.path.exists(where.path):
                 raise self._no_server(where.path)
-            return dial(where, self.authkey(where), check_tls(where, self.tls))
+            return reach(where, self.authkey(where), check_tls(where, self.tls))
         except PalpableError:
             raise  # also those that are an OSError
         except OSError as error:

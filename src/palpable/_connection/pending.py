@@ -22,6 +22,8 @@ from palpable._wire.messages import (
     TaskReport,
     TasksAccepted,
     TasksCancelled,
+    TasksPurged,
+    TasksRetried,
     WaitOver,
 )
 from palpable.units.task_exceptions import error_named
@@ -54,6 +56,8 @@ class Pending:
             WaitOver: self._on_wait_over,
             LogChunk: self._on_log,
             TasksCancelled: self._on_answer,
+            TasksRetried: self._on_answer,
+            TasksPurged: self._on_answer,
             TaskList: self._on_answer,
             StatusReport: self._on_answer,
             Done: self._on_answer,
@@ -110,6 +114,7 @@ class Pending:
 
     def _on_accepted(self, message: TasksAccepted) -> None:
         self._outbox.accepted(message.request_id)
+        self._on_answer(message)  # if it was a question of its own, and not a batch of the outbox
 
     def _on_wait_over(self, message: WaitOver) -> None:
         request = self.requests.get(message.wait_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,8 @@ def progress_bar(name: str, total: int | None) -> Iterator[Callable[[int], None]
         TimeRemainingColumn(),
         console=console,
         disable=not (console.is_terminal or console.is_jupyter),
+        # Else what the caller prints would go to the bar's terminal, and not into the file or pipe it is meant for.
+        redirect_stdout=console.is_jupyter or sys.stdout.isatty(),
     )
     with bar:
         row = bar.add_task(name, total=total)

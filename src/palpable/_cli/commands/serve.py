@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from palpable._cli.current_folder import import_from_here
 from palpable._cli.ending import discard_output
 from palpable._cli.output import json_option, print_json
 from palpable._cli.serving_address import ServingAddress
@@ -116,7 +116,7 @@ def command(
         raise click.UsageError("--tls-certificate and --tls-key are given together")
     with _ending_quietly():
         where = ServingAddress.choose(socket, host, port, tls_certificate, authkey_file)
-        _import_from_here()
+        import_from_here()
         count = workers or usable_cores()
         server = _make_server(
             where,
@@ -163,13 +163,6 @@ def _announce(where: ServingAddress, num_workers: int, *, as_json: bool) -> None
             click.echo(f"Listening on {where.url} with {workers}. {where.how_to_reach}")
     except BrokenPipeError:
         discard_output()  # nobody reads it; the server serves all the same
-
-
-def _import_from_here() -> None:
-    """Let tasks import modules of the current folder, as `python -m palpable serve` would."""
-    here = os.getcwd()
-    if not sys.flags.safe_path and here not in map(os.path.abspath, sys.path):
-        sys.path.insert(0, here)
 
 
 @contextmanager

@@ -11,8 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,102 +19,11 @@ import pytest
 from palpable import Client, RunFunction
 from palpable.units.task_exceptions import TaskCancelled, TaskKilledByQuitSignal
 from support import tasks
+from support.command_line import PALPABLE, Serve, answer, first_line, palpable, refusal, started
 from support.processes import is_alive, wait_gone
 from support.wait import wait_until
 
-PALPABLE = [sys.executable, "-W", "error", "-m", "palpable"]
-TLS = Path(__file__).parents[1] / "support" / "tls"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the default server, for commands and for clients in this process. Tasks can import `support`."""
-    monkeypatch.setenv("PALPABLE_HOME", str(tmp_path / "home"))
-    paths = [str(Path(tasks.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(os.path.abspath(path) for path in paths if path))
-    return tmp_path / "home"
-
-
-def palpable(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    command = [*PALPABLE, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=40, env={**os.environ, **(environment or {})}
-    )
-
-
-def answer(*arguments: object, environment: dict[str, str] | None = None) -> str:
-    """What a command prints that must succeed, without complaints."""
-    result = palpable(*arguments, environment=environment)
-    assert (result.returncode, result.stderr) == (0, ""), result
-    return result.stdout
-
-
-def refusal(code: int, *arguments: object) -> str:
-    """The one line on stderr of a command that must fail with this exit code."""
-    result = palpable(*arguments)
-    assert result.returncode == code, result
-    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr, result.stderr
-    return result.stderr
-
-
-@contextmanager
-def started(*arguments: object, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run a command beside the test, in a process group of its own; it is ended at the end, if it has not by itself."""
-    process = subprocess.Popen(
-        [*PALPABLE, *map(str, arguments)],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=0,
-        cwd=folder,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    """What a command says first; the test fails with its errors if it says nothing."""
-    assert process.stdout is not None and process.stderr is not None
-    line = process.stdout.readline()
-    assert line, process.stderr.read()
-    return line
-
-
-Serve = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts `palpable serve` with two workers and the given options; returns when it listens."""
-    with ExitStack() as stack:
-
-        def start(*options: object, folder: Path | None = None) -> subprocess.Popen[str]:
-            process = stack.enter_context(started("serve", "--workers", 2, *options, folder=folder))
-            process.says = first_line(process)  # type: ignore[attr-defined]
-            return process
-
-        yield start
-
-
-@pytest.fixture
-def default_server(serve: Serve) -> subprocess.Popen[str]:
-    """The user's default server."""
-    return serve()
-
-
-@pytest.fixture
-def client(default_server: subprocess.Popen[str]) -> Iterator[Client]:
-    """A client that finds it by itself."""
-    with Client() as client:
-        yield client
+TLS = Path(__file__).parents[2] / "support" / "tls"
 
 
 # --- serve --------------------------------------------------------------------------------------------------------
@@ -565,7 +472,7 @@ def completed(words: str, last: str) -> list[str]:
 def test_the_shell_completes_commands_options_and_states() -> None:
     assert completed("palpable", "st") == ["status", "stop"]
     assert completed("palpable tasks", "--st") == ["--state"]
-    assert completed("palpable tasks --state", "r") == ["ready", "running"]
+    assert completed("palpable tasks --state", "r") == ["ready", "running", "retrying"]
 
 
 def test_the_shell_completes_the_ids_of_tasks(client: Client, tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""How tasks ended, as exit codes, in a line for people, and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from palpable._cli.ending import FAILED, NOT_ASKED
+
+if TYPE_CHECKING:
+    from palpable._wire.messages import TaskReport
+
+CRASHED: Final = 3
+CANCELLED: Final = 4
+NOT_RUN: Final = 5
+NOT_ENDED: Final = 6
+TIMED_OUT: Final = 124
+
+EXIT_CODES: Final = {
+    "succeeded": 0,
+    "error": FAILED,
+    "crashed": CRASHED,
+    "cancelled": CANCELLED,
+    "quit": NOT_RUN,
+    "lost": NOT_RUN,
+    "rejected": NOT_RUN,
+    "timeout": TIMED_OUT,  # as of the command `timeout`
+    "": NOT_ENDED,
+}
+"""By outcome; "" is a task that has not ended in the time one was ready to wait."""
+
+
+def exit_code_of(report: TaskReport) -> int:
+    """Return the exit code of a command that stands for this task; for a task that runs a command, the command's."""
+    if report.outcome == "error":
+        return error_exit_code(_error_of(report)) if _is_of_ours(report.error_type) else FAILED
+    return EXIT_CODES.get(report.outcome, FAILED)
+
+
+def error_exit_code(error: BaseException) -> int:
+    """As `exit_code_of`, for what a future of that task raises.
+
+    Raises:
+        PalpableError: it is not the task that failed, but the client.
+    """
+    from palpable._cli.named_function import NotStarted
+    from palpable._cli.shell_command import CommandFailed
+    from palpable.units.task_exceptions import PalpableError, RemoteTaskError, RemoteTraceback, TaskFailed
+
+    if isinstance(error, CommandFailed):
+        return error.exit_code
+    if isinstance(error, NotStarted):
+        return NOT_ASKED
+    if type(error).__name__ in _OUTCOMES:
+        return EXIT_CODES[_OUTCOMES[type(error).__name__]]
+    is_of_task = isinstance(error, TaskFailed | RemoteTaskError) or isinstance(error.__cause__, RemoteTraceback)
+    if isinstance(error, PalpableError) and not is_of_task:
+        raise error
+    return FAILED
+
+
+def say_failure(report: TaskReport) -> None:
+    """Say on stderr how a task failed: the traceback, and then a line."""
+    say_error(_error_of(report), f"task {report.task_id} failed: " if report.outcome == "error" else "")
+
+
+def say_error(error: BaseException, introduction: str = "") -> None:
+    """As `say_failure`, for what a future of that task raises."""
+    from palpable.units.task_exceptions import RemoteTraceback
+
+    name, message = type(error).__qualname__, str(error)
+    if name in _OUTCOMES or _is_of_ours(f"{type(error).__module__}.{name}"):
+        text = message.partition("\nThe last lines it printed:")[0]
+    else:
+        if isinstance(error.__cause__, RemoteTraceback):
+            click.echo(error.__cause__.text.rstrip(), err=True)
+        text = f"{name}: {message}".rstrip(": ")
+    click.echo(f"palpable: {introduction}{' '.join(text.split())}", err=True)
+
+
+_OUTCOMES: Final = {
+    "TaskTimeout": "timeout",
+    "TaskCrashed": "crashed",
+    "TaskCancelled": "cancelled",
+    "TaskKilledByQuitSignal": "quit",
+    "TaskLost": "lost",
+    "TaskRejected": "rejected",
+}
+"""By the class of what is raised for it."""
+
+
+def _is_of_ours(error_type: str) -> bool:
+    """Whether the error is one that says all there is to say; a traceback would show our own code."""
+    return error_type.startswith("palpable._cli.")
+
+
+def _error_of(report: TaskReport) -> BaseException:
+    from palpable._wire.failure import exception_of
+
+    return exception_of(report)
+
+
+# --- results ----------------------------------------------------------------------------------------------------
+
+
+def result_fields(report: TaskReport) -> dict[str, Any]:
+    """Return what a successful task returned as fields for JSON.
+
+    `result`, if it can be JSON; else `result_repr`, its repr; else `result_error`, why it can't be unpickled here.
+    """
+    from palpable._cli.current_folder import import_from_here
+    from palpable._cli.json_values import encode_json
+    from palpable._wire.payload import result_of
+    from palpable.units.task_exceptions import PalpableError
+
+    if report.outcome != "succeeded":
+        return {}
+    import_from_here()
+    try:
+        value = result_of(report)
+    except PalpableError as error:
+        return {"result_error": str(error)}
+    try:
+        return {"result": encode_json(value)}
+    except (TypeError, ValueError):
+        return {"result_repr": repr_of(value)}
+
+
+def report_object(report: TaskReport) -> dict[str, Any]:
+    """Return how a task ended, its result or its error included, as `--json` prints it."""
+    return {
+        "task_id": report.task_id,
+        "state": report.state,
+        "outcome": report.outcome,
+        "exit_code": exit_code_of(report),
+        **result_fields(report),
+        "error_type": report.error_type,
+        "error_message": report.error_message,
+        "traceback": report.traceback,
+        "attempt": report.attempt,
+        "elapsed_seconds": report.elapsed_seconds,
+        "cpu_seconds": report.cpu_seconds,
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "exit_status": report.exit_status,
+        "followup_task_ids": report.followup_task_ids,
+    }
+
+
+def repr_of(value: Any) -> str:
+    """Return the repr of what a task returned. Never raises an `Exception`, whatever its class does."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__qualname__}, whose repr raised {type(error).__qualname__}>"

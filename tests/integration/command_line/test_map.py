@@ -1,0 +1,187 @@
+"""`palpable map`: a function over the lines of the input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palpable import Client
+from support.command_line import PALPABLE, answer, palpable, refusal, started
+from support.wait import wait_until
+
+pytestmark = pytest.mark.usefixtures("default_server")
+
+PROJECT = """\
+import os
+import time
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+    def __repr__(self):
+        return f"Point({self.x})"
+
+
+def half(number):
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number // 2
+
+
+def wait_for(path):
+    while path and not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+
+def leave(code):
+    os._exit(code)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a module that the server was not told of."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "of_project.py").write_text(PROJECT)
+    return folder
+
+
+def test_results_come_in_the_order_of_the_lines() -> None:
+    lines = "".join(f"{number * number}\n" for number in range(100))
+    assert answer("map", "math:isqrt", stdin=lines).split() == [str(number) for number in range(100)]
+
+
+def test_lines_are_json_values_and_so_are_results() -> None:
+    assert answer("map", "builtins:sorted", stdin='[3, 1]\n\n{"b": 1, "a": 2}\n"ba"') == '[1,3]\n["a","b"]\n["a","b"]\n'
+
+
+def test_with_text_each_line_is_a_string_as_it_is() -> None:
+    assert answer("map", "--text", "builtins:str", stdin='ä "b"\n\n3\r\nlast') == '"ä \\"b\\""\n""\n"3"\n"last"\n'
+
+
+def test_what_is_no_json_is_its_repr_as_a_string(project: Path) -> None:
+    assert answer("map", "of_project:Point", stdin="1\n2\n", folder=project) == '"Point(1)"\n"Point(2)"\n'
+
+
+def test_no_lines_are_no_results() -> None:
+    assert answer("map", "math:sqrt") == ""
+
+
+def test_unordered_results_come_as_they_are_there(project: Path, tmp_path: Path) -> None:
+    lines = json.dumps(str(tmp_path / "go")) + '\n""\n'
+    with started("map", "--unordered", "of_project:wait_for", folder=project) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(lines)
+        process.stdin.flush()
+        assert process.stdout.readline() == '""\n'
+        (tmp_path / "go").touch()
+        assert process.communicate(timeout=20) == (json.dumps(str(tmp_path / "go")) + "\n", "")
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--unordered"], ["--isolation", "worker"], ["--window", "1"]])
+def test_a_result_is_there_before_the_next_line_is(options: list[str]) -> None:
+    with started("map", "math:isqrt", *options) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for number in (4, 9, 16):
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{int(number**0.5)}\n"
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 0
+
+
+def test_no_more_lines_are_read_than_the_window_allows(project: Path, tmp_path: Path, client: Client) -> None:
+    lines = (json.dumps(str(tmp_path / "go")) + "\n") * 50
+    with started("map", "--window", 3, "of_project:wait_for", folder=project) as process:
+        assert process.stdin is not None
+        process.stdin.write(lines)
+        process.stdin.flush()
+        wait_until(lambda: len(client.tasks()) == 3)
+        (tmp_path / "go").touch()
+        assert process.communicate(timeout=30)[0] == lines
+    assert len(client.tasks()) == 50
+
+
+def test_many_small_ones_in_kept_processes_are_all_there_in_order() -> None:
+    lines = "".join(f"{number}\n" for number in range(5000))
+    assert answer("map", "builtins:abs", "--isolation", "worker", stdin=lines) == lines
+
+
+def test_the_first_failure_ends_it_and_says_which_line(project: Path) -> None:
+    result = palpable("map", "of_project:half", stdin="2\n4\n5\n8\n", folder=project)
+    assert (result.returncode, result.stdout) == (1, "1\n2\n")
+    assert "of_project.py" in result.stderr
+    assert result.stderr.splitlines()[-1] == "palpable: line 3: ValueError: 5 is odd"
+
+
+def test_the_exit_code_is_that_of_the_failure(project: Path) -> None:
+    result = palpable("map", "of_project:leave", stdin="7\n", folder=project)
+    assert result.returncode == 3 and "exited with code 7" in result.stderr
+    result = palpable("map", "of_project:nothing", stdin="7\n", folder=project)
+    assert result.returncode == 2 and "there is no 'nothing'" in result.stderr
+
+
+def test_a_line_that_is_no_json_ends_it_after_those_before(project: Path) -> None:
+    result = palpable("map", "math:isqrt", stdin="4\n\nfour\n")
+    assert (result.returncode, result.stdout) == (2, "2\n")
+    assert result.stderr.startswith("palpable: line 3 is not JSON") and "--text" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_tasks_end_with_the_command(number: signal.Signals, project: Path, tmp_path: Path, client: Client) -> None:
+    with started("map", "of_project:wait_for", folder=project) as process:
+        assert process.stdin is not None
+        process.stdin.write('""\n' + (json.dumps(str(tmp_path / "never")) + "\n") * 5)
+        process.stdin.flush()
+        assert process.stdout is not None
+        assert process.stdout.readline() == '""\n'
+        process.send_signal(number)
+        process.wait(timeout=20)  # its input is still open: nothing waits for that
+        assert process.returncode == (130 if number == signal.SIGINT else -number)
+    wait_until(lambda: {task.state for task in client.tasks()} == {"succeeded", "cancelled"})
+
+
+def test_a_reader_that_has_gone_ends_it_quietly(client: Client) -> None:
+    command = " ".join(PALPABLE).replace(sys.executable, f"'{sys.executable}'")
+    result = subprocess.run(
+        ["sh", "-c", f"yes 1 | {command} map builtins:abs --isolation worker | head -n 2"],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env=dict(os.environ),
+    )
+    assert result.stdout == "1\n1\n"
+    assert "Traceback" not in result.stderr
+    wait_until(lambda: not {"ready", "running"} & {task.state for task in client.tasks(limit=10_000)})
+
+
+def test_a_bar_does_not_keep_results_from_where_they_go(tmp_path: Path) -> None:
+    """With stderr a terminal and stdout a file."""
+    leader, follower = os.openpty()
+    with open(tmp_path / "results", "w") as results:
+        process = subprocess.Popen(
+            [*PALPABLE, "map", "math:isqrt"], stdin=subprocess.PIPE, stdout=results, stderr=follower, text=True
+        )
+    os.close(follower)
+    process.communicate("4\n9\n", timeout=40)
+    shown = os.read(leader, 1 << 16)
+    os.close(leader)
+    assert (tmp_path / "results").read_text() == "2\n3\n"
+    assert b"math:isqrt" in shown and process.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["sqrt"], ["math:sqrt", "--window", "0"], [], ["math:sqrt", "math:sin"]])
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str]) -> None:
+    refusal(2, "map", *arguments)

@@ -1,0 +1,315 @@
+"""`palpable run`: functions and commands as tasks, and what the shell learns of their ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from palpable import Client
+from support.command_line import answer, palpable, refusal, started
+from support.processes import wait_gone
+from support.wait import wait_until
+
+PROJECT = """\
+import os
+import sys
+import time
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+    def __repr__(self):
+        return f"Point({self.x})"
+
+    @staticmethod
+    def origin():
+        return Point(0)
+
+
+def add(first, second=1):
+    print("adding")
+    print("to stderr", file=sys.stderr)
+    return first + second
+
+
+def where():
+    return [os.getcwd(), sys.path[0]]
+
+
+def fail():
+    raise ValueError("no number")
+
+
+def leave(code):
+    os._exit(code)
+
+
+def stay(folder):
+    print("staying", flush=True)
+    open(os.path.join(folder, "staying"), "w").write(str(os.getpid()))
+    time.sleep(1000)
+
+
+def wait_for(path):
+    print("before", flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    print("after")
+
+
+VALUE = 3
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a module that the server was not told of."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "of_project.py").write_text(PROJECT)
+    return folder
+
+
+pytestmark = pytest.mark.usefixtures("default_server")
+
+
+# --- functions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_found_in_the_current_folder_and_its_result_is_json(project: Path) -> None:
+    result = palpable("run", "of_project:add", "--args", "[1, 2]", folder=project)
+    assert (result.returncode, result.stdout) == (0, "3\n")
+    assert result.stderr.splitlines() == ["adding", "to stderr"]
+
+
+def test_arguments_are_given_by_place_and_by_keyword(project: Path) -> None:
+    options = ["--args", '["a"]', "--kwargs", '{"second": "ß"}']
+    assert answer("run", "--quiet", "of_project:add", *options, folder=project) == '"aß"\n'
+
+
+def test_a_function_runs_in_the_current_folder_or_in_another_that_is_named(project: Path, tmp_path: Path) -> None:
+    assert json.loads(answer("run", "of_project:where", folder=project)) == [str(project)] * 2
+    assert json.loads(answer("run", "of_project:where", "--folder", project, folder=tmp_path)) == [str(project)] * 2
+
+
+def test_with_isolation_worker_the_folder_is_left_again(project: Path, client: Client) -> None:
+    assert json.loads(answer("run", "--isolation", "worker", "of_project:where", folder=project))[0] == str(project)
+    view = client.options(isolation="worker")
+    assert all(view.run(_has_in_path, str(project)) == (False, os.getcwd()) for _ in range(4))
+
+
+def _has_in_path(folder: str) -> tuple[bool, str]:
+    import sys
+
+    return folder in sys.path, os.getcwd()
+
+
+def test_what_is_no_json_is_printed_as_its_repr(project: Path) -> None:
+    assert answer("run", "of_project:Point.origin", folder=project) == "Point(0)\n"
+
+
+def test_json_shows_all_there_is_to_know_of_the_end(project: Path) -> None:
+    result = palpable("run", "--json", "of_project:add", "--args", "[1]", folder=project)
+    ended = json.loads(result.stdout)
+    assert (ended["outcome"], ended["exit_code"], ended["result"], ended["exit_status"]) == ("succeeded", 0, 2, 0)
+    assert ended["peak_memory_bytes"] > 1_000_000 and ended["cpu_seconds"] > 0
+    assert "adding" in result.stderr
+    ended = json.loads(answer("run", "--json", "of_project:Point", "--args", "[1]", folder=project))
+    assert ended["result_repr"] == "Point(1)" and "result" not in ended
+
+
+def test_the_result_stays_on_the_server(project: Path, client: Client) -> None:
+    task_id = json.loads(palpable("run", "--json", "of_project:add", "--args", "[1]", folder=project).stdout)["task_id"]
+    assert client.result(task_id, timeout_seconds=0) == 2
+    (task,) = client.tasks()
+    assert task.name == "of_project:add"
+
+
+def test_an_error_is_shown_with_its_traceback_and_in_one_line(project: Path) -> None:
+    result = palpable("run", "of_project:fail", folder=project)
+    assert (result.returncode, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("Traceback") and "of_project.py" in lines[1]
+    assert lines[-1].startswith("palpable: task ") and lines[-1].endswith("failed: ValueError: no number")
+
+
+def test_a_crash_and_a_timeout_have_exit_codes_of_their_own(project: Path, tmp_path: Path) -> None:
+    assert "exited with code 7" in refusal(3, "run", "of_project:leave", "--args", "[7]", "--folder", project)
+    stay = ["run", "--quiet", "of_project:stay", "--args", json.dumps([str(tmp_path)])]
+    assert "longer than its timeout" in refusal(124, *stay, "--folder", project, "--timeout", "300ms")
+
+
+def test_a_task_that_somebody_cancels_has_an_exit_code_of_its_own(
+    project: Path, tmp_path: Path, client: Client
+) -> None:
+    with started("run", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
+        wait_until((tmp_path / "staying").exists)
+        client.cancel(client.tasks()[0].task_id)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 4
+    assert "was cancelled" in errors and not output
+
+
+def test_when_the_server_stops_its_task_has_not_run(project: Path, tmp_path: Path) -> None:
+    with started("run", "-q", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
+        wait_until((tmp_path / "staying").exists)
+        answer("stop")
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode in (2, 5)  # it may hear of the task's end, or only of the server's
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("no_such_module:f", "there is no module 'no_such_module'"),
+        ("os.no_such:f", "there is no module 'os.no_such'"),
+        ("os.path:no_such", "there is no 'no_such' in os.path"),
+        ("of_project:Point.no_such", "there is no 'no_such' in of_project.Point"),
+        ("of_project:VALUE", "is a int, which can't be called"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_a_wrong_question(path: str, says: str, project: Path) -> None:
+    assert says in refusal(2, "run", path, "--folder", project)
+
+
+def test_a_module_that_is_there_and_fails_is_shown_with_its_traceback(project: Path) -> None:
+    (project / "broken.py").write_text("import no_such_module\n")
+    result = palpable("run", "broken:f", folder=project)
+    assert result.returncode == 1
+    assert "broken.py" in result.stderr and "ModuleNotFoundError" in result.stderr.splitlines()[-1]
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert "--folder" in refusal(2, "run", "math:sqrt", "--args", "[1]", "--folder", tmp_path / "nowhere")
+    assert "--folder" in refusal(2, "run", "--folder", tmp_path / "nowhere", "--", "true")
+
+
+# --- live ---------------------------------------------------------------------------------------------------------
+
+
+def test_output_is_shown_live(project: Path, tmp_path: Path) -> None:
+    arguments = ["--args", json.dumps([str(tmp_path / "go")])]
+    with started("run", "of_project:wait_for", *arguments, folder=project) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "before\n"
+        assert process.poll() is None
+        (tmp_path / "go").touch()
+        assert process.communicate(timeout=20) == ("null\n", "after\n")
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_task_ends_with_the_command(number: signal.Signals, project: Path, tmp_path: Path, client: Client) -> None:
+    with started("run", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
+        wait_until((tmp_path / "staying").exists)
+        pid = int(wait_until((tmp_path / "staying").read_text))
+        process.send_signal(number)
+        errors = process.communicate(timeout=20)[1]
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "is cancelled" in errors and "--detach" in errors
+    wait_gone([pid])
+    wait_until(lambda: client.tasks()[0].state == "cancelled")
+
+
+def test_a_detached_task_goes_on(project: Path, tmp_path: Path, client: Client) -> None:
+    arguments = ["--args", json.dumps([str(tmp_path / "go")])]
+    task_id = answer("run", "--detach", "of_project:wait_for", *arguments, folder=project).strip()
+    wait_until(lambda: client.tasks()[0].state == "running")
+    (tmp_path / "go").touch()
+    assert client.result(task_id, timeout_seconds=20) is None
+    assert json.loads(answer("run", "-d", "--json", "math:sqrt", "--args", "[4]")).keys() == {"task_id"}
+
+
+def test_a_command_inside_a_task_frees_the_slot_of_that_task() -> None:
+    """With as many as there are workers, each waiting for a task of its own."""
+    inner = f"{sys.executable} -m palpable run math:sqrt --args '[4]'"
+    with started("run", "--", "sh", "-c", inner) as first, started("run", "--", "sh", "-c", inner) as second:
+        for process in (first, second):
+            assert process.communicate(timeout=40) == ("2.0\n", "")
+            assert process.returncode == 0
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def test_a_command_runs_in_the_current_folder_with_its_output_on_stdout(project: Path) -> None:
+    script = "pwd; echo to stderr >&2; cat; echo done"
+    assert answer("run", "--", "sh", "-c", script, folder=project) == f"{project}\nto stderr\ndone\n"
+
+
+def test_the_exit_code_of_a_command_is_passed_through() -> None:
+    assert "sh ended with exit code 42" in refusal(42, "run", "--", "sh", "-c", "exit 42")
+    assert "sh was ended by SIGKILL" in refusal(128 + signal.SIGKILL, "run", "--", "sh", "-c", "kill -9 $$")
+    assert "No such file" in refusal(127, "run", "--", "no-such-command")
+    assert "Permission denied" in refusal(126, "run", "--", "/dev/null")
+
+
+def test_a_command_that_fails_is_a_failed_task_with_its_output(client: Client) -> None:
+    result = palpable("run", "--json", "--", "sh", "-c", "echo the reason; exit 3")
+    ended = json.loads(result.stdout)
+    assert (ended["state"], ended["outcome"], ended["exit_code"]) == ("failed", "error", 3)
+    assert result.stderr == "the reason\n" == client.logs(ended["task_id"])
+    (task,) = client.tasks()
+    assert task.name == "sh -c 'echo the reason; exit 3'"
+
+
+def test_options_of_a_command_are_its_own() -> None:
+    assert answer("run", "--", "echo", "--json", "--", "-d") == "--json -- -d\n"
+
+
+def test_a_command_ends_with_its_tree(tmp_path: Path, client: Client) -> None:
+    script = f"setsid sleep 1000 & echo $! > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; wait"
+    with started("run", "--timeout", "1h", "--", "sh", "-c", script) as process:
+        wait_until((tmp_path / "pid").exists)
+        client.cancel(client.tasks()[0].task_id)
+        process.communicate(timeout=20)
+    assert process.returncode == 4
+    wait_gone([int((tmp_path / "pid").read_text())])
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "module:function"),
+        (["--"], "no command after --"),
+        (["ls"], "palpable run -- ls"),
+        (["os:"], "module:function"),
+        (["os.path.join"], "module:function"),
+        (["math:sqrt", "--", "ls"], "not both"),
+        (["--args", "[1]", "--", "ls"], "--args and --kwargs are for functions"),
+        (["math:sqrt", "--args", "[1"], "--args is not JSON"),
+        (["math:sqrt", "--args", "1"], "--args must be a JSON list"),
+        (["math:sqrt", "--kwargs", "[1]"], "--kwargs must be a JSON object"),
+        (["math:sqrt", "--timeout", "0"], "--timeout"),
+        (["math:sqrt", "--timeout", "soon"], "no length of time"),
+        (["math:sqrt", "--delay", "-1"], "no length of time"),
+        (["math:sqrt", "--retries", "-1"], "--retries"),
+        (["math:sqrt", "--priority", "high"], "--priority"),
+        (["math:sqrt", "--isolation", "none"], "--isolation"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str) -> None:
+    assert says in refusal(2, "run", *arguments)
+
+
+def test_the_function_is_not_imported_by_the_command_itself(project: Path) -> None:
+    (project / "loud.py").write_text(
+        "import os\n"
+        "print('imported in', os.environ.get('PALPABLE_TASK_ID', 'nowhere'))\n"
+        "def act():\n    return os.environ['PALPABLE_TASK_ID']\n"
+    )
+    result = palpable("run", "loud:act", folder=project)
+    assert result.stderr == f"imported in {json.loads(result.stdout)}\n"

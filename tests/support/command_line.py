@@ -1,0 +1,77 @@
+"""The command line as a program: run to its end, or started beside the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PALPABLE = [sys.executable, "-W", "error", "-m", "palpable"]
+Serve = Callable[..., subprocess.Popen[str]]
+"""Starts `palpable serve` with the given options, and returns when it listens."""
+
+
+def palpable(
+    *arguments: object, environment: dict[str, str] | None = None, folder: Path | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*PALPABLE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env={**os.environ, **(environment or {})},
+        cwd=folder,
+        input=stdin,
+    )
+
+
+def answer(
+    *arguments: object, environment: dict[str, str] | None = None, folder: Path | None = None, stdin: str = ""
+) -> str:
+    """What a command prints that must succeed, without complaints."""
+    result = palpable(*arguments, environment=environment, folder=folder, stdin=stdin)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout
+
+
+def refusal(code: int, *arguments: object) -> str:
+    """The one line on stderr of a command that must fail with this exit code."""
+    result = palpable(*arguments)
+    assert result.returncode == code, result
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr, result.stderr
+    return result.stderr
+
+
+@contextmanager
+def started(*arguments: object, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run a command beside the test, in a process group of its own; it is ended at the end, if it has not by itself."""
+    process = subprocess.Popen(
+        [*PALPABLE, *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        process_group=0,
+        cwd=folder,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """What a command says first; the test fails with its errors if it says nothing."""
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return line
