@@ -3,6 +3,8 @@
 -- Rows are addressed by the sequence number alone. There is no index on the random task ids: each new id would dirty an
 -- index page of its own, and the server, which holds all ids in memory, would never look anything up in it.
 -- What never changes (tasks) stands apart from what changes often (states), so that a change writes few pages.
+-- SQLite has no checksums of its own. Rows that are mostly strings and bytes carry one, zlib.crc32 of these; see
+-- sqlite_writing.py.
 
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
@@ -26,7 +28,8 @@ CREATE TABLE tasks (
     policy TEXT NOT NULL,
     submitted_at REAL NOT NULL,
     parent_id TEXT NOT NULL,
-    depth INTEGER NOT NULL CHECK (depth >= 0)
+    depth INTEGER NOT NULL CHECK (depth >= 0),
+    checksum INTEGER NOT NULL
 );
 
 CREATE TABLE states (
@@ -55,7 +58,6 @@ CREATE TABLE states (
     CHECK (is_taken = 0 OR finished_at IS NOT NULL)
 );
 
--- SQLite has no checksums of its own: what is only bytes to it carries one, zlib.crc32 of the bytes before it.
 CREATE TABLE requests (
     sequence INTEGER PRIMARY KEY,
     payload BLOB NOT NULL,

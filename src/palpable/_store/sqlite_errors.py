@@ -33,18 +33,19 @@ def translated(error: sqlite3.Error, path: str) -> StoreFull | StoreBroken:
     name = _PRIMARY_NAMES.get(code & _PRIMARY_CODE, "")
     # To SQLite a quota or a limit of file sizes is an input-output error, and so is a full disk under its shared
     # memory.
-    if name == "SQLITE_FULL" or (name == "SQLITE_IOERR" and not has_room(os.path.dirname(path))):
+    if name == "SQLITE_FULL" or (name == "SQLITE_IOERR" and not has_room(path)):
         return StoreFull(f"there is no room for the store {path}: make room on its disk (or raise the quota).")
     advice = _ADVICE.get(name, "see the SQLite error.")
     return StoreBroken(f"the store {path} failed: {advice} [{error.sqlite_errorname}: {error}]")
 
 
-def has_room(folder: str) -> bool:
-    """Return False if a small file can't be written there for lack of room."""
+def has_room(path: str) -> bool:
+    """Return False if a file beside the store, somewhat longer than it, can't be written for lack of room."""
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        length = max(os.stat(name).st_size for name in (path, f"{path}-wal") if os.path.exists(name))
+        with tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=0) as file:
+            file.seek(length)  # takes no room, but counts against a limit of the length
             file.write(bytes(PROBE_BYTES))
-            file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -16,10 +16,12 @@ from palpable._store.store import StoreBroken
 APPLICATION_ID: Final = 0x50414C50
 """Marks a database as a store of Palpable: "PALP"."""
 PAGE_BYTES: Final = 4096
-CACHE_KIB: Final = 16 * 1024
+CACHE_KIB: Final = 8 * 1024
+CHECKED_BYTES: Final = 32 * 1024 * 1024
+"""A file up to this size is checked as a whole when it is opened: that takes 7 ms per MB (1.4 s for 189 MB)."""
 BUSY_TIMEOUT_SECONDS: Final = 60.0
 """For another program that writes to the file: somebody's sqlite3 shell. We wait rather than fail."""
-CHECKPOINT_PAGES: Final = 2000
+CHECKPOINT_PAGES: Final = 1000
 CACHED_STATEMENTS: Final = 200
 
 _OLDEST_SQLITE: Final = (3, 33, 0)  # UPDATE FROM
@@ -106,7 +108,16 @@ def _identify(connection: sqlite3.Connection, path: str) -> None:
         )
     else:
         _use_wal(connection, path)
+        _check_pages(connection, path)
         migrate(connection, version)
+
+
+def _check_pages(connection: sqlite3.Connection, path: str) -> None:
+    """Look for damage, if the file is small; in a large one it is found when the damaged page is read."""
+    if os.stat(path).st_size <= CHECKED_BYTES:
+        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if finding != "ok":
+            raise StoreBroken(f"the store {path} is damaged ({finding}). Keep a copy, then restore a backup.")
 
 
 def _make_schema(connection: sqlite3.Connection, path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from palpable._store.sqlite_writing import STATE_COLUMNS, TASK_COLUMNS
+from palpable._store.sqlite_writing import STATE_COLUMNS, TASK_COLUMNS, task_checksum
 from palpable._store.store import StoreBroken, TaskRow, TaskState
 
 STATES: Final = {
@@ -20,13 +20,11 @@ UNFINISHED: Final = "WHERE finished_at IS NULL ORDER BY state = 'running' DESC, 
 FINISHED: Final = "WHERE finished_at IS NOT NULL ORDER BY finished_at, sequence"
 
 _IN_ORDER: Final = "SELECT sequence FROM states {which}"
-# The numbers come in the wanted order, and so do the rows, sorted by their place in the list.
 _ROWS: Final = f"""
     SELECT wanted.value, priority, {", ".join(TASK_COLUMNS)}, {", ".join(STATE_COLUMNS)}
     FROM json_each(?) AS wanted
     CROSS JOIN states ON states.sequence = wanted.value
-    CROSS JOIN tasks ON tasks.sequence = wanted.value
-    ORDER BY wanted.key"""
+    CROSS JOIN tasks ON tasks.sequence = wanted.value"""
 
 
 def read_tasks(
@@ -40,11 +38,11 @@ def read_tasks(
     kept: dict[str, str] = {}
     numbers = connection.execute(_IN_ORDER.format(which=which))
     while some := numbers.fetchmany(chunk_size):
-        wanted = msgspec.json.encode([number for (number,) in some]).decode()
-        rows = connection.execute(_ROWS, (wanted,)).fetchall()
-        if len(rows) != len(some):
+        wanted = [number for (number,) in some]
+        rows = {row[0]: row for row in connection.execute(_ROWS, (msgspec.json.encode(wanted).decode(),))}
+        if len(rows) != len(wanted):
             raise StoreBroken("the store is damaged: a task has lost its row. Restore a backup.")
-        yield [_task(row, kept) for row in rows]
+        yield [_task(rows[number], kept) for number in wanted]
         if len(kept) > KEPT_STRINGS:
             kept.clear()
 
@@ -52,14 +50,9 @@ def read_tasks(
 def _task(values: tuple[Any, ...], kept: dict[str, str]) -> tuple[TaskRow, TaskState]:
     """Make the structs. Strings that repeat from task to task become one object: there may be a million tasks."""
     keep = kept.setdefault
-    sequence, priority, task_id, name, form, function_key, policy, submitted_at, parent_id, depth, *life = values
-    state, outcome, attempt, boot, due_at, started_at, finished_at, errors, crashes, *ending = life
+    sequence, priority, task_id, name, form, function_key, policy, submitted_at, parent_id, depth, *rest = values
+    checksum, state, outcome, attempt, boot, due_at, started_at, finished_at, errors, crashes, *ending = rest
     error_type, error_message, exit_status, cpu_seconds, peak_memory_bytes, is_taken, followup_ids = ending
-    try:
-        state = STATES[state]
-        followups = tuple(msgspec.json.decode(followup_ids)) if followup_ids else ()
-    except (KeyError, msgspec.DecodeError):
-        raise StoreBroken(f"the store is damaged: task {task_id!r} is {state!r}. Restore a backup.") from None
     row = TaskRow(
         sequence,
         task_id,
@@ -72,6 +65,13 @@ def _task(values: tuple[Any, ...], kept: dict[str, str]) -> tuple[TaskRow, TaskS
         keep(parent_id, parent_id),
         depth,
     )
+    if task_checksum(row) != checksum:
+        raise StoreBroken(f"the store is damaged: task number {sequence} is not what was written. Restore a backup.")
+    try:
+        state = STATES[state]
+        followups = tuple(msgspec.json.decode(followup_ids)) if followup_ids else ()
+    except (KeyError, msgspec.DecodeError):
+        raise StoreBroken(f"the store is damaged: task {task_id!r} is {state!r}. Restore a backup.") from None
     return row, TaskState(
         sequence,
         state,

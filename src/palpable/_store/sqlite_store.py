@@ -19,7 +19,7 @@ from palpable._store.store import Batch, StoreBroken, StoredResult, StoreFull, T
 
 SPARE_BYTES: Final = 8 * 1024 * 1024
 """Room that is kept in the file when tasks go: the next ones will fill it, and growing costs more than overwriting."""
-LOG_BYTES: Final = 16 * 1024 * 1024
+LOG_BYTES: Final = 8 * 1024 * 1024
 """A write-ahead log larger than this is emptied when there is time."""
 VACUUM_PAGES: Final = 256
 
@@ -175,7 +175,8 @@ class SqliteStore:
     def _release_pages(self) -> bool:
         if self._pragma("freelist_count") * self._pragma("page_size") <= SPARE_BYTES:
             return False
-        self._writer.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        # `execute` would stop at the first row, and this pragma gives an empty one for each page.
+        self._writer.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         return True
 
     def _pragma(self, name: str) -> int:

@@ -15,7 +15,7 @@ from palpable._store.row_statement import RowStatement
 from palpable._store.store import Batch, StoreBroken, StoredResult, TaskRow, TaskState
 
 STATE_COLUMNS: Final = TaskState.__struct_fields__[1:]
-TASK_COLUMNS: Final = tuple(name for name in TaskRow.__struct_fields__[1:] if name != "priority")
+TASK_COLUMNS: Final = (*(name for name in TaskRow.__struct_fields__[1:] if name != "priority"), "checksum")
 
 _REAL_ROWS: Final = "SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL"
 
@@ -117,6 +117,7 @@ def _task_values(row: TaskRow) -> tuple[Any, ...]:
         row.submitted_at,
         row.parent_id,
         row.depth,
+        task_checksum(row),
     )
 
 
@@ -127,6 +128,11 @@ def _state_values(state: TaskState) -> tuple[Any, ...]:
 
 def _result_values(result: StoredResult) -> tuple[bytes | None, str, int]:
     return result.payload, result.traceback, result_checksum(result.payload, result.traceback)
+
+
+def task_checksum(row: TaskRow) -> int:
+    """Return the checksum of a task's strings."""
+    return crc32("\0".join((row.task_id, row.name, row.form, row.function_key, row.policy, row.parent_id)).encode())
 
 
 def result_checksum(payload: bytes | None, traceback: str) -> int:

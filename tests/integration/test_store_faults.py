@@ -1,0 +1,261 @@
+"""A disk that is full, that can't be written to, or that gives back something else than was written."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from palpable._store.sqlite_opening import CHECKED_BYTES, PAGE_BYTES
+from palpable._store.sqlite_store import SqliteStore
+from palpable._store.store import Batch, StoreBroken, StoredResult, StoreFull
+from support.scripts import run_script
+from support.stored_tasks import add_tasks, all_tasks, ready, succeeded, task_row, tidy_up
+
+PAYLOAD = bytes(100_000)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four megabytes. Needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    _mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder))
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    if os.geteuid() != 0 or subprocess.run(["mount", *arguments], capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount a file system")
+
+
+def _large_batch(number: int) -> Batch:
+    return Batch(functions={f"f{number}": b"x"}, added=[(task_row(number), PAYLOAD)], states=[ready(number)])
+
+
+def _fill(store: SqliteStore) -> int:
+    """Write until there is no room, and return the number of the task that was refused."""
+    for number in range(1, 1_000):
+        try:
+            store.write(_large_batch(number))
+        except StoreFull as error:
+            assert "make room" in str(error)
+            return number
+    raise AssertionError("the disk is never full")
+
+
+def _check_that_nothing_of_it_was_written(store: SqliteStore, refused: int) -> None:
+    assert list(all_tasks(store)) == list(range(1, refused))
+    assert store.request(refused) is None
+    assert store.function(f"f{refused}") is None
+    assert store.request(refused - 1) == PAYLOAD
+
+
+def test_a_full_disk_refuses_a_batch_whole_and_takes_it_when_there_is_room(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(1_000_000))
+    store = SqliteStore(small_disk / "jobs.db")
+    try:
+        refused = _fill(store)
+        _check_that_nothing_of_it_was_written(store, refused)
+        with pytest.raises(StoreFull):  # asking again changes nothing
+            store.write(_large_batch(refused))
+        ballast.unlink()
+        store.write(_large_batch(refused))
+        assert store.request(refused) == PAYLOAD
+        assert store.function(f"f{refused}") == b"x"
+    finally:
+        store.close()
+
+
+def test_on_a_full_disk_tidying_is_put_off_and_closing_loses_nothing(small_disk: Path) -> None:
+    store = SqliteStore(small_disk / "jobs.db")
+    refused = _fill(store)
+    (small_disk / "ballast").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize))
+    with pytest.raises(StoreFull):
+        store.write(_large_batch(refused))
+    tidy_up(store)
+    store.close()
+    (small_disk / "ballast").unlink()
+    again = SqliteStore(small_disk / "jobs.db")
+    try:
+        _check_that_nothing_of_it_was_written(again, refused)
+    finally:
+        again.close()
+
+
+def test_a_store_on_a_full_disk_is_refused_with_the_reason_and_opens_when_there_is_room(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError), open(ballast, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(StoreBroken, match="no room"):
+        SqliteStore(small_disk / "jobs.db")
+    ballast.unlink()
+    store = SqliteStore(small_disk / "jobs.db")
+    add_tasks(store, 1)
+    store.close()
+
+
+def test_a_limit_of_the_file_size_is_no_room_either(tmp_path: Path) -> None:
+    source = """
+        import resource, signal
+        from palpable._store.sqlite_store import SqliteStore
+        from palpable._store.store import Batch, StoreFull
+        from support.stored_tasks import all_tasks, ready, task_row
+
+        store = SqliteStore("jobs.db")
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+        try:
+            for number in range(1, 1000):
+                store.write(Batch(added=[(task_row(number), bytes(50_000))], states=[ready(number)]))
+        except StoreFull:
+            assert list(all_tasks(store)) == list(range(1, number))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        store.write(Batch(added=[(task_row(number), bytes(50_000))], states=[ready(number)]))
+        print("room again" if number < 1000 else "no limit")
+        store.close()
+    """
+    source = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r})\n" + _dedented(source)
+    assert run_script(tmp_path, source) == "room again\n"
+
+
+def test_a_disk_mounted_read_only_is_refused_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    SqliteStore(folder / "jobs.db").close()
+    _mount("--bind", str(folder), str(folder))
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        with pytest.raises(StoreBroken, match=r"can't be opened \(Read-only file system\)"):
+            SqliteStore(folder / "jobs.db")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_file_that_can_only_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    SqliteStore(path).close()
+    if subprocess.run(["chattr", "+i", str(path)], capture_output=True).returncode != 0:
+        pytest.skip("this user, or this file system, can't make a file immutable")
+    try:
+        with pytest.raises(StoreBroken, match="can't be written to"):
+            SqliteStore(path)
+    finally:
+        subprocess.run(["chattr", "-i", str(path)], check=True)
+    SqliteStore(path).close()
+
+
+def test_a_disk_that_becomes_read_only_breaks_the_store_with_the_reason(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "jobs.db")
+    store._writer.execute("PRAGMA query_only = ON")  # what SQLite then says is what it says of such a disk
+    with pytest.raises(StoreBroken, match="can't be written to"):
+        add_tasks(store, 1)
+    store.close()
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """A closed store with tasks, requests, results and functions."""
+    path = tmp_path / "jobs.db"
+    store = SqliteStore(path)
+    rows = [(task_row(number, function_key="key"), b"request %d " % number * 20) for number in range(1, 501)]
+    states = [ready(number) if number % 2 else succeeded(number) for number in range(1, 501)]
+    results = [(number, StoredResult(b"result %d " % number * 20)) for number in range(2, 501, 2)]
+    store.write(Batch(functions={"key": b"function " * 1_000}, added=rows, states=states, results=results))
+    store.close()
+    return path
+
+
+def _read_all(path: Path) -> tuple[object, ...]:
+    """All that is in the store."""
+    store = SqliteStore(path)
+    try:
+        numbers = range(1, 501)
+        return (
+            all_tasks(store),
+            [store.request(number) for number in numbers],
+            [store.result(number) for number in numbers],
+            [store.output(number) for number in numbers],
+            store.function("key"),
+        )
+    finally:
+        store.close()
+
+
+def test_a_truncated_file_is_refused(filled: Path) -> None:
+    os.truncate(filled, filled.stat().st_size // 2)
+    with pytest.raises(StoreBroken, match="damaged"):
+        SqliteStore(filled)
+
+
+def test_a_file_cut_off_within_its_first_page_is_refused(filled: Path) -> None:
+    os.truncate(filled, 50)
+    with pytest.raises(StoreBroken, match="damaged"):
+        SqliteStore(filled)
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_a_flipped_page_is_found_and_never_read_in_silence(
+    filled: Path, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_small:
+        monkeypatch.setattr("palpable._store.sqlite_opening.CHECKED_BYTES", 0)
+    content = filled.read_bytes()
+    before = _read_all(filled)
+    unnoticed = []
+    for page in range(len(content) // PAGE_BYTES):
+        start = page * PAGE_BYTES
+        flipped = bytes(byte ^ 0xFF for byte in content[start : start + PAGE_BYTES])
+        filled.write_bytes(content[:start] + flipped + content[start + PAGE_BYTES :])
+        try:
+            if _read_all(filled) != before:
+                unnoticed.append(page)
+        except StoreBroken as error:
+            assert "store" in str(error)
+    assert unnoticed == []
+
+
+def test_a_flipped_bit_in_a_payload_or_a_name_is_found_when_it_is_read(filled: Path) -> None:
+    content = filled.read_bytes()
+    for text in (b"request 77 ", b"result 78 ", b"function function ", b"task-79"):
+        flipped = bytes([text[0] ^ 1]) + text[1:]
+        filled.write_bytes(content.replace(text, flipped))  # all, since pages also hold remains of what was moved
+        with pytest.raises(StoreBroken, match="damaged"):
+            _read_all(filled)
+
+
+def test_damage_found_while_writing_is_reported(filled: Path) -> None:
+    store = SqliteStore(filled)
+    (root,) = store._reader.execute("SELECT rootpage FROM sqlite_master WHERE name = 'states'").fetchone()
+    with open(filled, "r+b") as file:
+        file.seek((root - 1) * PAGE_BYTES)
+        file.write(random.Random(1).randbytes(PAGE_BYTES))
+    store._writer.execute("PRAGMA shrink_memory")
+    with pytest.raises(StoreBroken, match="damaged"):
+        store.write(Batch(states=[succeeded(1)]))
+    store.close()
+
+
+def test_the_whole_file_is_checked_at_opening_if_it_is_small(filled: Path) -> None:
+    assert filled.stat().st_size < CHECKED_BYTES
+    connection = sqlite3.connect(filled)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE states SET attempt = -1 WHERE sequence = 3")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreBroken, match="CHECK constraint failed in states"):
+        SqliteStore(filled)
+
+
+def _dedented(source: str) -> str:
+    return "\n".join(line.removeprefix(" " * 8) for line in source.splitlines())
