@@ -11,9 +11,11 @@ from palpable._wire.messages import (
     CancelTasks,
     ListTasks,
     LogChunk,
+    PurgeTasks,
     QueryResults,
     ReadLogs,
     ResultsFound,
+    RetryTasks,
     StopReading,
     TaskInfo,
     TaskReport,
@@ -36,14 +38,51 @@ class Cancellable(Protocol):
 
 
 def list_tasks(
-    connection: Connection, states: Sequence[str] = (), limit: int = 1000, task_ids: Sequence[str] = ()
+    connection: Connection,
+    states: Sequence[str] = (),
+    limit: int = 1000,
+    task_ids: Sequence[str] = (),
+    *,
+    tags: Sequence[str] = (),
+    before: int | None = None,
 ) -> list[TaskInfo]:
-    """Return what the server knows of tasks, newest first."""
+    """Return what the server knows of tasks, newest first.
+
+    Args:
+        tags: only of those that have all of these.
+        before: only of those with a lower `sequence`.
+    """
     answer = connection.answer_to(
-        lambda request_id: ListTasks(request_id=request_id, states=list(states), limit=limit, task_ids=list(task_ids))
+        lambda request_id: ListTasks(
+            request_id=request_id,
+            states=list(states),
+            limit=limit,
+            task_ids=list(task_ids),
+            tags=list(tags),
+            before=before,
+        )
     )
     tasks: list[TaskInfo] = answer.tasks
     return tasks
+
+
+def each_task(
+    connection: Connection, states: Sequence[str] = (), *, tags: Sequence[str] = (), limit: int | None = None
+) -> Iterator[TaskInfo]:
+    """Yield what `list_tasks` returns, asked for in pages: of any number, in messages of a bearable size."""
+    before: int | None = None
+    left = limit
+    while left is None or left > 0:
+        size = PAGE_TASKS if left is None else min(left, PAGE_TASKS)
+        page = list_tasks(connection, states, size, tags=tags, before=before)
+        yield from page
+        if len(page) < size:
+            return
+        before = page[-1].sequence
+        left = None if left is None else left - size
+
+
+PAGE_TASKS = 2000
 
 
 def task_info(connection: Connection, task_id: str) -> TaskInfo | None:
@@ -99,6 +138,24 @@ def cancel_tasks(connection: Connection, task_ids: Sequence[str]) -> list[bool]:
     answer = connection.answer_to(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
     cancelled: list[bool] = answer.cancelled
     return cancelled
+
+
+def retry_tasks(connection: Connection, task_ids: Sequence[str]) -> list[str]:
+    """Submit again what these tasks ran; return the ids of the new tasks, "" for what can't be retried."""
+    if not task_ids:
+        return []
+    answer = connection.answer_to(lambda request_id: RetryTasks(request_id=request_id, task_ids=list(task_ids)))
+    new_task_ids: list[str] = answer.new_task_ids
+    return new_task_ids
+
+
+def purge_tasks(connection: Connection, states: Sequence[str] = (), older_than_seconds: float = 0.0) -> int:
+    """Remove tasks that ended so long ago, in these final states or in any; return how many."""
+    answer = connection.answer_to(
+        lambda request_id: PurgeTasks(request_id=request_id, states=list(states), older_than_seconds=older_than_seconds)
+    )
+    count: int = answer.count
+    return count
 
 
 def cancel_without_waiting(connection: Connection, task_ids: Sequence[str]) -> None:

@@ -104,6 +104,8 @@ class Manager(Servant):
         self.outputs = OutputStore(settings.output_limit_bytes, self._stored_output)
         self.delivery = Delivery(self.engine.tasks, self.outputs, self._on_taken, self.send_saved, store)
         self.journal: Journal | None = None
+        self.ended: dict[str, int] = {}
+        """How many tasks have ended since the start, by outcome: what a throughput is computed from."""
         self.recovered: dict[str, int] = {}
         """By what became of them: how many tasks an earlier start of this server had left."""
         self.peers: dict[int, Peer] = {}
@@ -228,6 +230,7 @@ class Manager(Servant):
             "task_queue_size": len(dispatcher.ready),
             "result_cache_size": sum(1 for t in self.engine.tasks.values() if t.is_final and not t.is_taken),
             "tasks": states,
+            "ended": dict(self.ended),
             "is_draining": self.engine.is_draining,
             "store": self._describe_store(),
             "waiting": dispatcher.waiting_count,
@@ -507,6 +510,7 @@ class Manager(Servant):
 
     def _task_finished(self, order: effect.TaskFinished) -> None:
         task = order.task
+        self.ended[task.outcome] = self.ended.get(task.outcome, 0) + 1
         if task.function_key and task.outcome is Outcome.SUCCEEDED:
             self.functions.release(task.function_key)
         link = self.links.get(task.runner_id or 0)

@@ -190,6 +190,7 @@ class ServerLoop:
             "num_workers": self.settings.num_workers,
             "isolation": self.settings.isolation,
             "is_durable": self._store is not None,
+            "drain_seconds": self.settings.drain_seconds,
             "max_payload_bytes": self.settings.max_payload_bytes,
             "pid": os.getpid(),
             "version": palpable.__version__,

@@ -8,21 +8,27 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
 
+from msgspec.structs import replace
+
 from palpable._connection import address as addresses
 from palpable._connection.async_connection import AsyncConnection, open_async
 from palpable._connection.bulk import CHUNKS_PER_WORKER
 from palpable._connection.checks import check_number
 from palpable._connection.dialing import check_tls
+from palpable._connection.questions import PAGE_TASKS
 from palpable._connection.window import Window
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.messages import (
     CancelTasks,
+    DrainServer,
     GetStatus,
     ListTasks,
     LogChunk,
+    PurgeTasks,
     QueryResults,
     QuitServer,
     ReadLogs,
+    RetryTasks,
     StopReading,
     TaskInfo,
     TaskOptions,
@@ -39,6 +45,7 @@ from palpable._wire.payload import (
     name_of,
     result_of,
 )
+from palpable.units.client import checked_task_ids, listed
 from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
 from palpable.units.task_calls import check_callable, check_chunksize
@@ -392,6 +399,26 @@ class AsyncClient(_AsyncCalls):
         answer = await connection.answer_to(lambda request_id: CancelTasks(request_id=request_id, task_ids=[task_id]))
         return bool(answer.cancelled[0])
 
+    async def retry(self, task_ids: Sequence[str]) -> list[str | None]:
+        """Submit again what these tasks ran; return the ids of the new tasks. As `Client.retry`."""
+        listed = checked_task_ids(task_ids)
+        if not listed:
+            return []
+        connection = await self._get_connection()
+        answer = await connection.answer_to(lambda request_id: RetryTasks(request_id=request_id, task_ids=listed))
+        return [new_id or None for new_id in answer.new_task_ids]
+
+    async def purge(self, state: str | Sequence[str] | None = None, older_than_seconds: float = 0.0) -> int:
+        """Remove tasks that have ended; return how many. As `Client.purge`."""
+        check_number("older_than_seconds", older_than_seconds, least=0)
+        seconds = float(older_than_seconds)
+        connection = await self._get_connection()
+        answer = await connection.answer_to(
+            lambda request_id: PurgeTasks(request_id=request_id, states=listed(state), older_than_seconds=seconds)
+        )
+        count: int = answer.count
+        return count
+
     async def logs(self, task_id: str) -> str:
         """Return what a task printed so far. Raises UnknownTask: the server knows no such task."""
         return "".join([piece async for piece in self._pieces(task_id, follow=False)])
@@ -423,15 +450,22 @@ class AsyncClient(_AsyncCalls):
             if not request.is_done():
                 connection.send(StopReading(request_id=request.request_id))
 
-    async def tasks(self, state: str | Sequence[str] | None = None, limit: int = 1000) -> list[TaskInfo]:
+    async def tasks(
+        self, state: str | Sequence[str] | None = None, limit: int = 1000, *, tags: str | Sequence[str] | None = None
+    ) -> list[TaskInfo]:
         """Return the tasks the server knows, newest first. As `Client.tasks`."""
         check_number("limit", limit, least=0, is_whole=True)
-        states = [] if state is None else [state] if isinstance(state, str) else list(state)
         connection = await self._get_connection()
-        answer = await connection.answer_to(
-            lambda request_id: ListTasks(request_id=request_id, states=states, limit=limit)
-        )
-        tasks: list[TaskInfo] = answer.tasks
+        tasks: list[TaskInfo] = []
+        before: int | None = None
+        while len(tasks) < limit:
+            size = min(limit - len(tasks), PAGE_TASKS)
+            request = ListTasks(request_id=0, states=listed(state), limit=size, before=before, tags=listed(tags))
+            answer = await connection.answer_to(lambda request_id: replace(request, request_id=request_id))  # noqa: B023
+            tasks += answer.tasks
+            if len(answer.tasks) < size:
+                break
+            before = tasks[-1].sequence
         return tasks
 
     async def get_status(self) -> dict[str, Any]:
@@ -441,10 +475,19 @@ class AsyncClient(_AsyncCalls):
         status: dict[str, Any] = answer.status
         return status
 
-    async def quit(self) -> None:
-        """Stop the server."""
+    async def drain(self, is_on: bool = True) -> None:
+        """Have the server start nothing more, or do so again. As `Client.drain`."""
+        if not isinstance(is_on, bool):
+            raise TypeError(f"is_on must be True or False, not {is_on!r}")
         connection = await self._get_connection()
-        await connection.answer_to(lambda request_id: QuitServer(request_id=request_id))
+        await connection.answer_to(lambda request_id: DrainServer(request_id=request_id, is_on=is_on))
+
+    async def quit(self, drain_seconds: float | None = None) -> None:
+        """Stop the server. As `Client.quit`."""
+        check_number("drain_seconds", drain_seconds, least=0, may_be_none=True)
+        seconds = None if drain_seconds is None else float(drain_seconds)
+        connection = await self._get_connection()
+        await connection.answer_to(lambda request_id: QuitServer(request_id=request_id, drain_seconds=seconds))
 
 
 class AsyncClientView(_AsyncCalls):

@@ -12,7 +12,7 @@ from palpable._connection import address as addresses
 from palpable._connection import inside, questions
 from palpable._connection.checks import check_number
 from palpable._wire.handshake import checked_authkey
-from palpable._wire.messages import GetStatus, QuitServer, TaskInfo
+from palpable._wire.messages import DrainServer, GetStatus, QuitServer, TaskInfo
 from palpable._wire.payload import exception_of, result_of
 from palpable.units.option_levels import OptionLevels, client_levels, task_id_for_key
 from palpable.units.task import Task
@@ -284,6 +284,31 @@ class Client(_Calls):
         _check_task_id(task_id)
         return questions.cancel_tasks(self._get_connection(), [task_id])[0]
 
+    def retry(self, task_ids: Sequence[str]) -> list[str | None]:
+        """Submit again what these tasks ran, each as a new task; return the new ids, in the same order.
+
+        The old task stays as it ended. None: it can't be retried. Only what failed or was cancelled, and is still
+        kept, can.
+
+        Raises:
+            ServerDraining: the server accepts nothing new.
+        """
+        task_ids = checked_task_ids(task_ids)
+        return [new_id or None for new_id in questions.retry_tasks(self._get_connection(), task_ids)]
+
+    def purge(self, state: str | Sequence[str] | None = None, older_than_seconds: float = 0.0) -> int:
+        """Remove tasks that have ended, with their results and output; return how many.
+
+        Args:
+            state: only those in this final state, or in one of these; None: all that have ended.
+            older_than_seconds: only those that ended at least so long ago.
+
+        Raises:
+            ValueError: a state that is not final.
+        """
+        check_number("older_than_seconds", older_than_seconds, least=0)
+        return questions.purge_tasks(self._get_connection(), listed(state), float(older_than_seconds))
+
     @overload
     def logs(self, task_id: str, follow: Literal[False] = False) -> str: ...
     @overload
@@ -300,16 +325,18 @@ class Client(_Calls):
         connection = self._get_connection()
         return questions.follow_logs(connection, task_id) if follow else questions.read_logs(connection, task_id)
 
-    def tasks(self, state: str | Sequence[str] | None = None, limit: int = 1000) -> list[TaskInfo]:
+    def tasks(
+        self, state: str | Sequence[str] | None = None, limit: int = 1000, *, tags: str | Sequence[str] | None = None
+    ) -> list[TaskInfo]:
         """Return the tasks the server knows, newest first.
 
         Args:
             state: only those in this state, or in one of these; None: all.
             limit: so many at most.
+            tags: only those that have this tag, or all of these.
         """
         check_number("limit", limit, least=0, is_whole=True)
-        states = [] if state is None else [state] if isinstance(state, str) else list(state)
-        return questions.list_tasks(self._get_connection(), states, limit)
+        return list(questions.each_task(self._get_connection(), listed(state), tags=listed(tags), limit=limit))
 
     def get_status(self) -> dict[str, Any]:
         """Return how the server is: `worker_status`, `task_queue_size`, `result_cache_size` and more."""
@@ -317,9 +344,25 @@ class Client(_Calls):
         status: dict[str, Any] = answer.status
         return status
 
-    def quit(self) -> None:
-        """Stop the server. Running tasks are killed and fail with `TaskKilledByQuitSignal`."""
-        self._get_connection().answer_to(lambda request_id: QuitServer(request_id=request_id))
+    def drain(self, is_on: bool = True) -> None:
+        """Have the server start nothing more, but for what running tasks wait for; or do so again.
+
+        New tasks are refused meanwhile with `ServerDraining`. `get_status()["is_draining"]` says whether it drains.
+        """
+        if not isinstance(is_on, bool):
+            raise TypeError(f"is_on must be True or False, not {is_on!r}")
+        self._get_connection().answer_to(lambda request_id: DrainServer(request_id=request_id, is_on=is_on))
+
+    def quit(self, drain_seconds: float | None = None) -> None:
+        """Stop the server. Returns when it knows; called again, the shorter time counts.
+
+        Args:
+            drain_seconds: what runs may take so long to end. What does not is killed: a server with a store runs it
+                again when it is started again, for another it fails with `TaskKilledByQuitSignal`. None: at once.
+        """
+        check_number("drain_seconds", drain_seconds, least=0, may_be_none=True)
+        seconds = None if drain_seconds is None else float(drain_seconds)
+        self._get_connection().answer_to(lambda request_id: QuitServer(request_id=request_id, drain_seconds=seconds))
 
 
 class ClientView(_Calls):
@@ -346,3 +389,18 @@ def _checked_wait(waiting_seconds: float | None) -> float:
 def _check_task_id(task_id: Any) -> None:
     if not isinstance(task_id, str):
         raise TypeError(f"task_id must be a string, not {task_id!r}")
+
+
+def checked_task_ids(task_ids: Any) -> list[str]:
+    """Return `task_ids` as a list. Raises TypeError: they are no strings, or one string."""
+    if isinstance(task_ids, str):
+        raise TypeError(f"task_ids must be a list of strings, not the string {task_ids!r}")
+    ids = list(task_ids)
+    for task_id in ids:
+        _check_task_id(task_id)
+    return ids
+
+
+def listed(names: str | Sequence[str] | None) -> list[str]:
+    """Return one name, or several, or none, as a list."""
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
