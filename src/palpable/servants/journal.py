@@ -16,13 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from msgspec.json import Encoder
-
-from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import Outcome, State
-from palpable._store.store import Batch, Store, StoredResult, StoreFull, TaskRow, TaskState
+from palpable._core.task_state import Outcome
+from palpable._store.store import Batch, Store, StoredResult, StoreFull
 from palpable.servants.output_store import OutputStore
+from palpable.servants.task_rows import TaskRows
 
 FULL_RETRY_SECONDS = 0.25
 """How often a batch is tried again that the disk had no room for. Room that is made has no event to wait for; nothing
@@ -40,7 +38,7 @@ class Journal:
         store: written by the journal's thread, from `start` to `close`.
         outputs: what tasks printed.
         function_of: returns a pickled function by its key.
-        utc_offset: what is added to monotonic seconds to get UTC seconds since the epoch.
+        rows: makes rows of records.
         on_committed: called after a batch is on disk.
         on_full: called when a batch was not written because there is no room. It is tried again.
         on_broken: called with the error when the store can't be written any more.
@@ -51,7 +49,7 @@ class Journal:
         store: Store,
         outputs: OutputStore,
         function_of: Callable[[str], bytes],
-        utc_offset: float,
+        rows: TaskRows,
         on_committed: Callable[[], None],
         on_full: Callable[[], None],
         on_broken: Callable[[Exception], None],
@@ -62,15 +60,13 @@ class Journal:
         self.is_full = False
         self._outputs = outputs
         self._function_of = function_of
-        self._utc_offset = utc_offset
+        self._rows = rows
         self._on_committed, self._on_full, self._on_broken = on_committed, on_full, on_broken
         self._dirty: list[TaskRecord] = []
         self._forgotten: list[TaskRecord] = []
         self._last_cut = 0
         self._is_writing = False
         self._is_due = False
-        self._policies: dict[TaskPolicy, str] = {}
-        self._encode_policy = Encoder().encode
         self._orders: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
@@ -142,7 +138,7 @@ class Journal:
                 continue
             if flags & _NEW:
                 self._add(task, batch)
-            batch.states.append(self._state(task))
+            batch.states.append(self._rows.state_of(task))
             if task.is_final:
                 self._add_end(task, flags, batch)
             output = self._outputs.unsaved(task.task_id)
@@ -151,32 +147,10 @@ class Journal:
         return batch
 
     def _add(self, task: TaskRecord, batch: Batch) -> None:
-        request, policy = task.request, task.policy
-        text = self._policies.get(policy)
-        if text is None:
-            if len(self._policies) > 1000:
-                self._policies.clear()
-            text = self._policies[policy] = self._encode_policy(policy).decode()
-        key = task.function_key
+        key, request = task.function_key, task.request
         if key and key not in batch.functions:
             batch.functions[key] = self._function_of(key)
-        batch.added.append(
-            (
-                TaskRow(
-                    task.sequence,
-                    task.task_id,
-                    task.name,
-                    request.form if request is not None else "call",
-                    key,
-                    text,
-                    policy.priority,
-                    task.submitted_at + self._utc_offset,
-                    task.parent_id,
-                    task.depth,
-                ),
-                request.payload if request is not None else b"",
-            )
-        )
+        batch.added.append((self._rows.row_of(task), request.payload))
 
     def _add_end(self, task: TaskRecord, flags: int, batch: Batch) -> None:
         ending = task.ending
@@ -190,32 +164,6 @@ class Journal:
             flags |= _IS_TAKEN
             batch.results_taken.append(task.sequence)
         task.unsaved = flags & ~(_DIRTY | _NEW)
-
-    def _state(self, task: TaskRecord) -> TaskState:
-        offset = self._utc_offset
-        state, attempt = task.state, task.attempt
-        if state is State.READY and task.runner_id is not None:
-            # Handed over ahead: for all that will be known after a crash, it has begun.
-            state, attempt = State.RUNNING, attempt + 1
-        return TaskState(
-            task.sequence,
-            state,
-            task.outcome,
-            attempt,
-            self.store.boot,
-            None if task.due_at is None else task.due_at + offset,
-            None if task.started_at is None else task.started_at + offset,
-            None if task.finished_at is None else task.finished_at + offset,
-            task.errors,
-            task.crashes,
-            task.error_type,
-            task.error_message,
-            task.exit_status,
-            task.cpu_seconds,
-            task.peak_memory_bytes,
-            task.is_taken,
-            tuple(task.followup_ids or ()),
-        )
 
     # --- what became of a batch ---------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ class Requests:
             peer.send(TasksCancelled(request_id=request.request_id, cancelled=cancelled))
 
         manager.handle(events.EndRequested(list(candidates)))
-        manager.when_done(answer)
+        manager.queue.call_done(answer)
 
     def _retry(self, peer: Peer, request: RetryTasks) -> None:
         refusal = self.submissions.reason_to_refuse()
@@ -154,7 +154,7 @@ class Requests:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
             return
         new_ids = self.submissions.retry(request.task_ids)
-        self.manager.send_saved(peer, TasksRetried(request_id=request.request_id, new_task_ids=new_ids))
+        self.manager.queue.send_saved(peer, TasksRetried(request_id=request.request_id, new_task_ids=new_ids))
 
     def _purge(self, peer: Peer, request: PurgeTasks) -> None:
         unfit = [state for state in request.states if state not in FINAL]
@@ -170,7 +170,7 @@ class Requests:
         count = len(tasks)
         states = frozenset(request.states or FINAL)
         self.manager.handle(events.PurgeRequested(states, time.monotonic() - request.older_than_seconds))
-        self.manager.send_saved(peer, TasksPurged(request_id=request.request_id, count=count - len(tasks)))
+        self.manager.queue.send_saved(peer, TasksPurged(request_id=request.request_id, count=count - len(tasks)))
 
     def _drain(self, peer: Peer, request: DrainServer) -> None:
         self.manager.drain(is_on=request.is_on)
@@ -214,7 +214,7 @@ class Requests:
                         pid=link.pid if link is not None else None,
                     )
                 )
-        self.manager.send_saved(peer, TaskList(request_id=request.request_id, tasks=infos))
+        self.manager.queue.send_saved(peer, TaskList(request_id=request.request_id, tasks=infos))
 
     def _status(self, peer: Peer, request: GetStatus) -> None:
         peer.send(StatusReport(request_id=request.request_id, status={**self._describe(), **self.manager.status}))

@@ -17,7 +17,8 @@ from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import State
 from palpable._wire.messages import RequestFailed, SubmitTasks, TaskOptions, TaskRequest
 from palpable.servants.delivery import Peer
-from palpable.servants.manager import FULL_MESSAGE, Accept, Manager
+from palpable.servants.manager import FULL_MESSAGE, Manager
+from palpable.servants.order_queue import Accept
 
 RESERVE_BYTES = 16 << 20
 """Room on the disk of the store that new tasks must leave, so that how the accepted ones end can be written."""
@@ -63,7 +64,7 @@ class Submissions:
                 due_at=_due_at(options),
             ),
             # Before anything follows from it, so that no result overtakes the acceptance.
-            first=Accept(peer, request.request_id, [task.task_id for task in new]),
+            first=Accept(peer, request.request_id, _ids(new) if len(new) == len(request.tasks) else []),
         )
         if len(new) < len(request.tasks) and request.delivery == "push":
             manager.push_known([task.task_id for task in request.tasks])
@@ -147,6 +148,10 @@ class Submissions:
             found = os.statvfs(os.path.dirname(store.path) or ".")
             self._free_bytes = found.f_bavail * found.f_frsize
         return self._free_bytes if store is not None and store.path else RESERVE_BYTES
+
+
+def _ids(tasks: list[events.NewTask]) -> list[str]:
+    return [task.task_id for task in tasks]
 
 
 def _due_at(options: TaskOptions) -> float | None:

@@ -1,0 +1,150 @@
+"""Carrying out what the engine orders: processes are started, ended and handed tasks; peers are told.
+
+Runs in: the server process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from palpable._core import effects as effect
+from palpable._core import events
+from palpable._core.task_state import Outcome, State
+from palpable._wire.messages import RequestFailed, TaskOrder, TaskRequest, TasksAccepted, WaitOver
+from palpable.servants.order_queue import Accept, Call
+from palpable.servants.process_link import ProcessLink
+
+if TYPE_CHECKING:
+    from palpable.servants.manager import Manager
+
+logger = logging.getLogger("palpable.server")
+
+
+class Orders:
+    """Carries orders out, one method for each.
+
+    Args:
+        manager: whose processes, peers and stores these are about.
+        task_token: proves that a client speaks from inside a task.
+    """
+
+    def __init__(self, manager: Manager, task_token: str) -> None:
+        self._manager = manager
+        self._task_token = task_token
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            effect.StartRunner: self._start_runner,
+            effect.SendTasks: self._send_tasks,
+            effect.TakeBack: self._take_back,
+            effect.KillRunner: self._kill_runner,
+            effect.ReleaseWait: self._release_wait,
+            effect.RefuseWait: self._refuse_wait,
+            effect.AttemptFailed: self._attempt_failed,
+            effect.TaskFinished: self._task_finished,
+            effect.TaskSettled: self._task_settled,
+            effect.TaskForgotten: self._task_forgotten,
+            Accept: self._accept,
+            Call: lambda order: order.function(),
+        }
+
+    def carry_out(self, order: effect.Effect) -> None:
+        """Carry out one order."""
+        self._handlers[type(order)](order)
+
+    def _start_runner(self, order: effect.StartRunner) -> None:
+        manager = self._manager
+        link = ProcessLink(
+            order.runner_id,
+            order.isolation,
+            manager.settings.max_payload_bytes,
+            manager.messages.on_messages,
+            asyncio.get_running_loop(),
+        )
+        manager.links[order.runner_id] = link
+        manager.pool.acquire(link)
+
+    def _send_tasks(self, order: effect.SendTasks) -> None:
+        link = self._manager.links.get(order.runner_id)
+        runner = self._manager.engine.dispatcher.runners.get(order.runner_id)
+        if link is None or runner is None or runner.is_ending:
+            return  # gone, or about to be; that was decided after this
+        orders: list[TaskOrder] = []
+        functions: dict[str, bytes] = {}
+        for task in order.tasks:
+            request: TaskRequest = task.request
+            key = request.function_key
+            if key and key not in link.known_functions:
+                link.known_functions.add(key)
+                functions[key] = self._manager.functions[key]
+            attempt = task.attempt if task.state is State.RUNNING else task.attempt + 1
+            payload = request.payload if not task.is_on_disk else self._manager.stored_request(task)
+            orders.append(
+                TaskOrder(
+                    task.task_id,
+                    attempt,
+                    request.form,
+                    key,
+                    payload,
+                    task.timeout_seconds,
+                    self._task_token,
+                    task.name,
+                )
+            )
+        link.send_tasks(orders, functions, order.taken_back)
+
+    def _take_back(self, order: effect.TakeBack) -> None:
+        link = self._manager.links.get(order.runner_id)
+        if link is None:
+            return
+        count = link.take_back()
+        link.drain()
+        self._manager.handle(events.TasksTakenBack(order.runner_id, count))
+
+    def _kill_runner(self, order: effect.KillRunner) -> None:
+        link = self._manager.links.get(order.runner_id)
+        if link is None:
+            return
+        if link.zygote is not None and link.pid is not None:
+            link.zygote.end_process(link.pid, self._manager.settings.kill_grace_seconds if order.is_graceful else 0.0)
+        else:
+            self._manager.pool.release_unbound(link)
+            self._manager.messages.on_exited(link, None)
+
+    def _release_wait(self, order: effect.ReleaseWait) -> None:
+        peer = self._manager.peers.get(order.connection_id)
+        if peer is not None:
+            peer.send(WaitOver(wait_id=order.wait_id))
+
+    def _refuse_wait(self, order: effect.RefuseWait) -> None:
+        peer = self._manager.peers.get(order.connection_id)
+        if peer is not None:
+            peer.send(RequestFailed(request_id=order.wait_id, error="WaitCycle", message=order.message))
+
+    def _accept(self, order: Accept) -> None:
+        order.peer.send(TasksAccepted(request_id=order.request_id))
+
+    def _attempt_failed(self, order: effect.AttemptFailed) -> None:
+        task = order.task
+        logger.info("attempt %d of %s failed (%s)", task.attempt, task.task_id, task.error_type or "no answer")
+
+    def _task_finished(self, order: effect.TaskFinished) -> None:
+        task, ended = order.task, self._manager.ended
+        ended[task.outcome] = ended.get(task.outcome, 0) + 1
+        if task.function_key and task.outcome is Outcome.SUCCEEDED:
+            self._manager.functions.release(task.function_key)
+        link = self._manager.links.get(task.runner_id or 0)
+        if task.ending is None and link is not None and link.spool_path:
+            # Ended by force, its process still there: its last words so far go with the result, which is told now.
+            link.collected_bytes = self._manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
+        self._manager.delivery.on_finished(task)
+
+    def _task_settled(self, order: effect.TaskSettled) -> None:
+        self._manager.delivery.on_settled(order.task)
+
+    def _task_forgotten(self, order: effect.TaskForgotten) -> None:
+        task = order.task
+        if task.function_key and task.outcome is not Outcome.SUCCEEDED:
+            self._manager.functions.release(task.function_key)
+        self._manager.outputs.forget(task.task_id)

@@ -1,0 +1,119 @@
+"""What task processes say, and how they end, as events.
+
+Runs in: the server process. Speaks with: the task processes, through their links.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from palpable._core import events
+from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskSaid
+from palpable.servants.delivery import Peer
+from palpable.servants.output_store import empty_spool, spool_size
+from palpable.servants.process_link import ProcessLink
+
+if TYPE_CHECKING:
+    from palpable.servants.manager import Manager
+
+task_logger = logging.getLogger("palpable.tasks")
+
+LEVELS = {"DEBUG": 10, "INFO": 20, "PRINT": 20, "WARNING": 30, "ERROR": 40}
+
+
+class TaskMessages:
+    """Hears the task processes.
+
+    Args:
+        manager: is told.
+        on_request: called with a peer and a request of a task.
+    """
+
+    def __init__(self, manager: Manager, on_request: Callable[[Peer, Any], None]) -> None:
+        self._manager = manager
+        self._on_request = on_request
+
+    def on_messages(self, link: ProcessLink, messages: list[Any]) -> None:
+        """A task process has spoken."""
+        endings: list[events.TaskEnding] = []
+        runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
+        for message in messages:
+            if type(message) is TaskEnded:
+                endings.append(
+                    events.TaskEnding(
+                        message.task_id,
+                        message.is_successful,
+                        message.elapsed_seconds,
+                        message.cpu_seconds,
+                        message.peak_memory_bytes,
+                        message,
+                        message.error_type,
+                        message.error_message,
+                        message.error_bases,
+                    )
+                )
+                self._collect_output(link, message)
+                if message.imported:
+                    self._manager.pool.learn(message.imported)
+                continue
+            if endings:  # what it asks for next concerns the task after these
+                self._manager.handle(events.TasksEnded(link.runner_id, endings))
+                endings = []
+            if isinstance(message, TaskSaid):
+                self._on_said(message)
+            elif isinstance(message, TaskProgressed):
+                task = self._manager.engine.tasks.get(message.task_id)
+                if task is not None:
+                    task.progress = (message.done, message.total, message.note)
+            else:
+                link.inside_task = runner.inbox[0].task_id if runner is not None and runner.inbox else ""
+                if not link.inside_task:
+                    continue  # its task was ended by force; the process is about to go
+                self._manager.peers[link.connection_id] = link
+                self._on_request(link, message)
+        if endings:
+            self._manager.handle(events.TasksEnded(link.runner_id, endings))
+
+    def _on_said(self, message: TaskSaid) -> None:
+        task_logger.log(LEVELS.get(message.level, 20), "%s %s", message.task_id, message.text)
+
+    def _collect_output(self, link: ProcessLink, message: TaskEnded) -> None:
+        if link.isolation == "worker":
+            link.collected_bytes = message.output_to
+            if message.output_to > message.output_from:
+                self._manager.outputs.collect(message.task_id, link.spool_path, message.output_from, message.output_to)
+        else:
+            link.collected_bytes = self._manager.outputs.collect(message.task_id, link.spool_path, link.collected_bytes)
+
+    def on_exited(self, link: ProcessLink, process_exit: ProcessExit | None) -> None:
+        """The process behind a link is gone; None: killed together with its zygote."""
+        link.drain()
+        runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
+        unclaimed = 1 if link.isolation == "task" and link.was_never_read else link.take_back()
+        # What waits for the disk was not handed over either.
+        unclaimed += self._manager.queue.held_tasks(link.runner_id)
+        last = None
+        if runner is not None:
+            begun = [*runner.ended, *list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]]
+            last = begun[-1] if begun else None
+        if link.spool_path and spool_size(link.spool_path):
+            if last is not None:
+                self._manager.outputs.collect(last.task_id, link.spool_path, link.collected_bytes)
+            empty_spool(link.spool_path)
+        link.close()
+        self._manager.links.pop(link.runner_id, None)
+        self._manager.peers.pop(link.connection_id, None)
+        self._manager.delivery.disconnected(link)
+        self._manager.functions.connection_closed(link.connection_id)
+        self._manager.handle(
+            events.RunnerExited(
+                link.runner_id,
+                process_exit.exit_status if process_exit is not None else -9,
+                process_exit.cpu_seconds if process_exit is not None else None,
+                process_exit.peak_memory_bytes if process_exit is not None else None,
+                unclaimed,
+            )
+        )
+        self._manager.check_ended()
