@@ -22,6 +22,8 @@ from palpable.units.task_exceptions import PalpableError
 
 CHUNKS_PER_WORKER = 4
 """As in `multiprocessing.Pool.map`: few enough to cost nothing, and enough that no worker is idle for long."""
+WATCHED_CHUNKS = 100
+"""For a map that somebody watches: a chunk is done as a whole, and a bar that moves eight times says little."""
 Report = Callable[[int], None]
 
 
@@ -34,6 +36,12 @@ def isolation_of(connection: Connection, options: TaskOptions) -> Literal["task"
     """Return the isolation that tasks with these options get."""
     isolation = options.isolation or connection.server_info().get("isolation")
     return "worker" if isolation == "worker" else "task"
+
+
+def automatic_chunksize(count: int, workers: int, *, is_watched: bool) -> int:
+    """Return how many of `count` params are to travel together. `is_watched`: with a progress bar."""
+    chunks = CHUNKS_PER_WORKER * workers
+    return math.ceil(count / (max(chunks, WATCHED_CHUNKS) if is_watched else chunks))
 
 
 def call_one(
@@ -89,7 +97,9 @@ def map_all(
     group = Group()
     sizes: dict[Arrival, int] = {}
     try:
-        for payload, form, size in _payloads(connection, params, options, chunksize):
+        for payload, form, size in _payloads(
+            connection, params, options, chunksize, is_watched=on_progress is not None
+        ):
             request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
             arrival = Arrival(request.task_id, group, is_chunk=form == "chunk")
             # Known before it is sent: an interrupt between the two has it cancelled for nothing, which does no harm.
@@ -125,6 +135,8 @@ def _wait_for_all(connection: Connection, group: Group, sizes: dict[Arrival, int
     if on_progress is None:
         wait_for_tasks(connection, is_over, (group,), lambda: ids_of(sizes), is_cut_short=has_failed)
         return
+    # All are of one size but the last, so that nothing has to be added up for every arrival.
+    size, last = next(iter(sizes.values())), next(reversed(sizes))
     seen = 0
     while not is_over():
         wait_for_tasks(
@@ -135,18 +147,24 @@ def _wait_for_all(connection: Connection, group: Group, sizes: dict[Arrival, int
             needs="any",
         )
         seen = len(group.arrived)
-        on_progress(sum(sizes[arrival] for arrival in list(group.arrived)))
+        on_progress(seen * size - (size - sizes[last] if last in group.arrived else 0))
 
 
 def _payloads(
-    connection: Connection, params: list[Any], options: TaskOptions, chunksize: int | Literal["auto"]
+    connection: Connection,
+    params: list[Any],
+    options: TaskOptions,
+    chunksize: int | Literal["auto"],
+    *,
+    is_watched: bool,
 ) -> Iterator[tuple[bytes, Literal["call", "chunk"], int]]:
     if isolation_of(connection, options) == "task" and chunksize == "auto":
         for param in params:
             yield dumps_call((param,), {}), "call", 1
         return
-    automatic = math.ceil(len(params) / (CHUNKS_PER_WORKER * workers_of(connection)))
-    size = chunksize if isinstance(chunksize, int) else automatic
+    size = chunksize if isinstance(chunksize, int) else 0
+    if not size:
+        size = automatic_chunksize(len(params), workers_of(connection), is_watched=is_watched)
     for start in range(0, len(params), size):
         chunk = params[start : start + size]
         yield dumps_params(chunk), "chunk", len(chunk)

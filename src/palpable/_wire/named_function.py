@@ -19,10 +19,13 @@ from typing import Any
 from cloudpickle import cloudpickle
 
 from palpable._wire.function_forms import NAMED_MARK
+from palpable._wire.function_wrapper import FunctionWrapper
 
 
 def dumps_named(function: Any) -> bytes | None:
     """Return `function` in the short form; None if it is not one that goes by its name."""
+    if isinstance(function, FunctionWrapper) and function.goes_by_name():
+        return NAMED_MARK + f"{function.__module__}\0{function.__qualname__}".encode()
     if type(function) is not FunctionType or not cloudpickle._should_pickle_by_reference(function):
         return None
     found = cloudpickle._lookup_module_and_qualname(function)

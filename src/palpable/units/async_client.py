@@ -6,13 +6,15 @@ import asyncio
 import codecs
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
 
 from msgspec.structs import replace
 
 from palpable._connection import address as addresses
 from palpable._connection.async_connection import AsyncConnection, open_async
-from palpable._connection.bulk import CHUNKS_PER_WORKER
+from palpable._connection.bulk import automatic_chunksize
 from palpable._connection.checks import check_number
 from palpable._connection.dialing import check_tls
 from palpable._connection.questions import PAGE_TASKS
@@ -48,7 +50,7 @@ from palpable._wire.payload import (
 from palpable.units.client import checked_task_ids, listed
 from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
-from palpable.units.task_calls import check_callable, check_chunksize
+from palpable.units.task_calls import bar_for, check_callable, check_chunksize
 from palpable.units.task_exceptions import ServerUnreachable, UnknownTask
 from palpable.units.task_options import CallOptionArguments, OptionArguments, takes_options
 from palpable.units.task_response import TaskResponse
@@ -154,7 +156,12 @@ class _AsyncCalls:
         return value
 
     async def map(
-        self, function: Callable[[Any], T], params: Iterable[Any], *, chunksize: int | Literal["auto"] = "auto"
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any],
+        *,
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
     ) -> list[T]:
         """Return `[function(param) for param in params]`, each called in a task. As `Client.map`.
 
@@ -171,25 +178,11 @@ class _AsyncCalls:
         connection = await self._get_connection()
         is_single = chunksize == "auto" and _isolation(connection, options) == "task"
         size = 1 if is_single else chunksize
-        if not isinstance(size, int):
-            size = -(-len(listed) // (CHUNKS_PER_WORKER * _workers(connection)))
-        futures: list[AsyncTaskFuture[Any]] = []
-        try:
-            for start in range(0, len(listed), size):
-                await connection.drain()
-                chunk = listed[start : start + size]
-                futures.append(_submit_chunk(connection, pickled, chunk, options, is_single=is_single))
-            await connection.wait_for_tasks(
-                [_FailsOnError.of(future._report) for future in futures],
-                lambda: [future.task_id for future in futures if not future.done()],
-                until=asyncio.FIRST_EXCEPTION,
-            )
-            failed = next((future for future in futures if future.done() and not _is_success(future._report)), None)
-            if failed is not None:
-                _opened(failed._report.result())  # raises
-        except BaseException:
-            _cancel_unfinished(connection, futures)
-            raise
+        with bar_for(progress, function, len(listed)) as on_progress:
+            if not isinstance(size, int):
+                size = automatic_chunksize(len(listed), _workers(connection), is_watched=on_progress is not None)
+            chunks = [listed[start : start + size] for start in range(0, len(listed), size)]
+            futures = await _run_chunks(connection, pickled, chunks, options, is_single=is_single, report=on_progress)
         values: list[T] = []
         for future in futures:
             value = _opened(future._report.result())
@@ -203,13 +196,14 @@ class _AsyncCalls:
         *,
         window: int | None = None,
         chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
     ) -> AsyncGenerator[T, None]:
         """Yield `function(param)` for each of `params`, in order, as they come: `async for`. As `Client.imap`.
 
         Args:
             params: may be endless, and may be an asynchronous iterable.
         """
-        return self._imap(function, params, window, chunksize, is_ordered=True)
+        return self._imap(function, params, window, chunksize, progress, is_ordered=True)
 
     def imap_unordered(
         self,
@@ -218,12 +212,13 @@ class _AsyncCalls:
         *,
         window: int | None = None,
         chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
     ) -> AsyncGenerator[T, None]:
         """As `imap`, but yield each result as soon as it is there, in any order."""
-        return self._imap(function, params, window, chunksize, is_ordered=False)
+        return self._imap(function, params, window, chunksize, progress, is_ordered=False)
 
     def _imap(
-        self, function: Any, params: Any, window: Any, chunksize: Any, *, is_ordered: bool
+        self, function: Any, params: Any, window: Any, chunksize: Any, progress: bool, *, is_ordered: bool
     ) -> AsyncGenerator[Any, None]:
         check_callable(function)
         check_number("window", window, least=1, is_whole=True, may_be_none=True)
@@ -272,7 +267,18 @@ class _AsyncCalls:
             finally:
                 _cancel_unfinished(connection, list(ahead.sizes))
 
-        return results()
+        async def counted() -> AsyncGenerator[Any, None]:
+            with bar_for(True, function, total) as on_progress:
+                count = 0
+                async with aclosing(results()) as values:
+                    async for value in values:
+                        count += 1
+                        if on_progress is not None:
+                            on_progress(count)
+                        yield value
+
+        total = len(params) if hasattr(params, "__len__") else None
+        return counted() if progress else results()
 
     async def run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResult:
         """Run `procedure.run(messenger)` in a task; return its result, or what there is after `waiting_seconds`.
@@ -596,6 +602,46 @@ def _submit_chunk(
     request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
     report = connection.submit(request, pickled.data, options)
     return AsyncTaskFuture(request.task_id, connection, report)
+
+
+async def _run_chunks(
+    connection: AsyncConnection,
+    pickled: PickledFunction,
+    chunks: list[list[Any]],
+    options: TaskOptions,
+    *,
+    is_single: bool,
+    report: Callable[[int], None] | None,
+) -> list[AsyncTaskFuture[Any]]:
+    """Return the futures of the chunks, all of which have succeeded; the first failure is raised, and ends the rest."""
+    futures: list[AsyncTaskFuture[Any]] = []
+    done_count = 0
+
+    def add(size: int, _: object) -> None:
+        nonlocal done_count
+        done_count += size
+        assert report is not None
+        report(done_count)
+
+    try:
+        for chunk in chunks:
+            await connection.drain()
+            future = _submit_chunk(connection, pickled, chunk, options, is_single=is_single)
+            futures.append(future)
+            if report is not None:
+                future._report.add_done_callback(partial(add, len(chunk)))
+        await connection.wait_for_tasks(
+            [_FailsOnError.of(future._report) for future in futures],
+            lambda: [future.task_id for future in futures if not future.done()],
+            until=asyncio.FIRST_EXCEPTION,
+        )
+        failed = next((future for future in futures if future.done() and not _is_success(future._report)), None)
+        if failed is not None:
+            _opened(failed._report.result())  # raises
+    except BaseException:
+        _cancel_unfinished(connection, futures)
+        raise
+    return futures
 
 
 def _isolation(connection: AsyncConnection, options: TaskOptions) -> str:

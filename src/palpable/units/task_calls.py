@@ -101,8 +101,8 @@ class TaskCalls:
 
         Args:
             chunksize: params that travel and run together. "auto": with isolation "task" each is a task of its own,
-                with "worker" there are four chunks for each worker.
-            progress: show a progress bar, on a terminal or in a notebook.
+                with "worker" there are four chunks for each worker, or a hundred in all with a progress bar.
+            progress: show a progress bar, on a terminal or in a notebook; nothing where stderr is no terminal.
         """
         check_callable(function)
         check_chunksize(chunksize)
@@ -111,7 +111,7 @@ class TaskCalls:
         listed = params if isinstance(params, list) else list(params)
         if not listed:
             return []
-        with _progress_bar(progress, function, len(listed)) as on_progress:
+        with bar_for(progress, function, len(listed)) as on_progress:
             return bulk.map_all(self._get_connection(), function, listed, options, new_task_id, chunksize, on_progress)
 
     def imap(
@@ -132,7 +132,7 @@ class TaskCalls:
             window: params that may be on their way or waiting to be taken; None: a few tasks for each worker.
             chunksize: params that travel and run together, and fail together. "auto": with isolation "worker" as many
                 as take a few milliseconds, else one.
-            progress: show a progress bar.
+            progress: show a progress bar, as `map` does; it counts what was yielded.
         """
         return self._imap(function, params, window, chunksize, progress, is_ordered=True)
 
@@ -171,7 +171,7 @@ class TaskCalls:
                 chunksize=chunksize,
                 is_ordered=is_ordered,
             )
-            with _progress_bar(progress, function, total) as on_progress:
+            with bar_for(progress, function, total) as on_progress:
                 if on_progress is None:
                     yield from values
                     return
@@ -202,9 +202,8 @@ class TaskCalls:
         connection.add_task(request, b"", options, taker, needs_exit=needs_exit)
 
 
-def _progress_bar(
-    is_wanted: bool, function: Any, total: int | None
-) -> AbstractContextManager[Callable[[int], None] | None]:
+def bar_for(is_wanted: bool, function: Any, total: int | None) -> AbstractContextManager[Callable[[int], None] | None]:
+    """Show a progress bar while the body runs, if one is wanted. Gives what to call with the number that is done."""
     if not is_wanted:
         return nullcontext()
     from palpable._connection.progress_bar import progress_bar

@@ -22,6 +22,7 @@ from palpable import (
     TaskResponse,
     UnknownTask,
 )
+from palpable._connection import progress_bar
 from palpable._wire.messages import BeginWait, CancelTasks, SubmitTasks
 from support.fake_server import FakeServer
 
@@ -101,6 +102,29 @@ def test_iterating_in_order_and_as_they_finish(fake_server: FakeServer, isolatio
             range(0, 200, 2)
         )
 
+    _run(fake_server, work)
+
+
+@pytest.mark.parametrize("isolation", ["task", "worker"])
+def test_a_progress_bar_counts_params(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, isolation: Any) -> None:
+    class Bar:
+        def draw(self, done: int) -> None:
+            seen.append(done)
+
+        def close(self) -> None:
+            pass
+
+    async def work(client: AsyncClient) -> None:
+        view = client.options(isolation=isolation)
+        assert await view.map(double, range(250), progress=True) == list(range(0, 500, 2))
+        assert seen == sorted(seen) and seen[-1] == 250
+        seen.clear()
+        assert [value async for value in view.imap(double, range(4), progress=True)] == [0, 2, 4, 6]
+        assert seen == [1, 2, 3, 4]
+
+    seen: list[int] = []
+    monkeypatch.setattr(progress_bar, "_drawing", lambda name, total: Bar())
+    monkeypatch.setattr(progress_bar, "REDRAW_SECONDS", 0.0)
     _run(fake_server, work)
 
 

@@ -28,6 +28,7 @@ from palpable import (
     TaskResponse,
     UnknownTask,
 )
+from palpable._connection import progress_bar
 from palpable._wire.messages import CancelTasks, ResultsReceived, StatusReport, SubmitTasks
 from support.fake_server import FakeServer
 from support.wait import wait_until
@@ -164,6 +165,47 @@ def test_a_progress_bar_is_silent_where_there_is_no_terminal(
     assert fake_client.map(double, range(10), progress=True) == [number * 2 for number in range(10)]
     assert list(fake_client.imap(double, range(3), progress=True)) == [0, 2, 4]
     assert capfd.readouterr() == ("", "")
+
+
+class Recorder:
+    """Takes the place of a bar."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def draw(self, done: int) -> None:
+        self.seen.append(done)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def bar(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(progress_bar, "_drawing", lambda name, total: recorder)
+    monkeypatch.setattr(progress_bar, "REDRAW_SECONDS", 0.0)
+    return recorder
+
+
+@pytest.mark.parametrize(
+    ("isolation", "chunksize"),
+    [("task", "auto"), ("worker", "auto"), ("worker", 7)],
+    ids=["single", "chunks", "7"],
+)
+def test_a_progress_bar_counts_params_whatever_travels_together(
+    fake_client: Client, bar: Recorder, isolation: Any, chunksize: Any
+) -> None:
+    fake_client.options(isolation=isolation).map(double, range(250), chunksize=chunksize, progress=True)
+    assert bar.seen == sorted(bar.seen)
+    assert bar.seen[-1] == 250
+
+
+def test_a_progress_bar_of_imap_counts_what_was_yielded(fake_client: Client, bar: Recorder) -> None:
+    results = fake_client.imap(double, range(30), progress=True)
+    assert [next(results) for _ in range(3)] == [0, 2, 4]
+    results.close()
+    assert bar.seen == [1, 2, 3]
 
 
 # --- imap ---------------------------------------------------------------------------------------------------------
