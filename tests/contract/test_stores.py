@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from palpable._core.task_state import FINAL, State
 from palpable._store.memory_store import MemoryStore
 from palpable._store.sqlite_store import SqliteStore
 from palpable._store.store import Batch, Store, StoreBroken, StoredResult, TaskState
@@ -58,6 +59,14 @@ def test_a_task_comes_back_with_every_field(store: Store) -> None:
     store.write(Batch(added=[(row, b"\0payload")], states=[state]))
     assert all_tasks(store) == {7: (row, state)}
     assert store.request(7) == b"\0payload"
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_of_the_table_can_be_stored(store: Store, state: State) -> None:
+    outcome = {State.SUCCEEDED: "succeeded", State.FAILED: "error", State.CANCELLED: "cancelled"}.get(state, "")
+    stored = TaskState(1, state.value, outcome, finished_at=1.0 if state in FINAL else None)
+    store.write(Batch(added=[(task_row(1), b"")], states=[stored]))
+    assert state_of(store, 1) == stored
 
 
 def test_times_come_back_exactly(store: Store) -> None:

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
+from palpable._core.task_state import FINAL, State
 from palpable._store.store import Batch, StoreBroken, StoredResult, TaskRow, TaskState
 
-STATES: Final = frozenset({"scheduled", "ready", "running", "retrying", "succeeded", "failed", "cancelled"})
-FINAL_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
+STATES: Final = frozenset(State)
 
 
 class MemoryStore:
@@ -125,7 +125,7 @@ def _check(batch: Batch, rows: dict[int, TaskRow]) -> None:
     if not rows.keys().isdisjoint(added):
         raise StoreBroken("a sequence number was given out twice. This is a bug of Palpable.")
     for state in batch.states:
-        is_final = state.state in FINAL_STATES
+        is_final = state.state in FINAL
         is_consistent = (
             state.state in STATES
             and (state.finished_at is not None) == is_final

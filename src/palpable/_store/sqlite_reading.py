@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from palpable._core.task_state import State
 from palpable._store.sqlite_writing import STATE_COLUMNS, TASK_COLUMNS, task_checksum
 from palpable._store.store import StoreBroken, TaskRow, TaskState
 
-STATES: Final = {
-    state: state for state in ("scheduled", "ready", "running", "retrying", "succeeded", "failed", "cancelled")
-}
+STATES: Final = {state.value: state.value for state in State}
 KEPT_STRINGS: Final = 10_000
 
 UNFINISHED: Final = "WHERE finished_at IS NULL ORDER BY state = 'running' DESC, priority DESC, sequence"
