@@ -131,6 +131,11 @@ def double_or_block(param: tuple[int, str]) -> int:
     return number * 2
 
 
+def fail_with(reason: str) -> NoReturn:
+    """Raise an error."""
+    raise RuntimeError(reason)
+
+
 # --- output ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,9 @@ import signal
 import time
 from contextlib import suppress
 
+GRACE_SECONDS = 2.0
+"""How long they may take to end by themselves. A zygote whose server died kills what its task processes leave behind,
+also what removed the variable from its environment, and is the only one who still knows of that."""
 SERVER_VARIABLE = "PALPABLE_SERVER_ID"
 """In the environment of a zygote and all that descends from it: the id of the server."""
 
@@ -29,11 +32,12 @@ def end_leftovers(server_id: str, timeout_seconds: float = 10.0) -> int:
     """
     mark = f"{SERVER_VARIABLE}={server_id}".encode()
     killed: set[int] = set()
-    deadline = time.monotonic() + timeout_seconds
+    now = time.monotonic()
+    grace_until, deadline = now + GRACE_SECONDS, now + timeout_seconds
     while found := _marked(mark):
         killed.update(found)
         for pid in found:
-            _kill(pid, mark, max(0.0, deadline - time.monotonic()))
+            _end(pid, mark, grace_until, deadline)
         if time.monotonic() >= deadline:
             raise TimeoutError(
                 f"these processes of the server before this one do not end: {sorted(found)}; "
@@ -54,7 +58,7 @@ def _is_marked(pid: int, mark: bytes) -> bool:
         return False
 
 
-def _kill(pid: int, mark: bytes, timeout_seconds: float) -> None:
+def _end(pid: int, mark: bytes, grace_until: float, deadline: float) -> None:
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -62,10 +66,15 @@ def _kill(pid: int, mark: bytes, timeout_seconds: float) -> None:
     try:
         if not _is_marked(pid, mark):  # asked once more, now that the pid is held
             return
-        with suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.poll(timeout_seconds * 1000)
+        if not _ends_until(pidfd, grace_until):
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _ends_until(pidfd, deadline)
     finally:
         os.close(pidfd)
+
+
+def _ends_until(pidfd: int, moment: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, moment - time.monotonic()) * 1000))
