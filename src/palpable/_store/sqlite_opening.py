@@ -7,6 +7,7 @@ import os
 import secrets
 import sqlite3
 import time
+from collections.abc import Iterator
 from importlib import resources
 from typing import Final
 
@@ -36,23 +37,19 @@ def open_writer(path: str) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreBroken(f"this Python has SQLite {sqlite3.sqlite_version}; a store needs 3.33 or newer.")
     _make_private(path)
-    connection = _connect(path)
-    try:
+    with _connected(path) as connection:
         _identify(connection, path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute("PRAGMA secure_delete = OFF")  # the whole file is private, and overwriting costs writes
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        return connection
 
 
 def open_reader(path: str) -> sqlite3.Connection:
     """Return a connection that reads beside the writer."""
-    connection = _connect(path)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
+    with _connected(path) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        return connection
 
 
 def begin_boot(connection: sqlite3.Connection) -> int:
@@ -66,7 +63,9 @@ def begin_boot(connection: sqlite3.Connection) -> int:
     return cursor.lastrowid
 
 
-def _connect(path: str) -> sqlite3.Connection:
+@contextlib.contextmanager
+def _connected(path: str) -> Iterator[sqlite3.Connection]:
+    """Give a connection that is to be set up, and close it if that fails."""
     connection = sqlite3.connect(
         path,
         timeout=BUSY_TIMEOUT_SECONDS,
@@ -74,9 +73,13 @@ def _connect(path: str) -> sqlite3.Connection:
         check_same_thread=False,  # opened by the thread that starts the server, then used by one other at a time
         cached_statements=CACHED_STATEMENTS,
     )
-    connection.execute("PRAGMA cell_size_check = ON")  # finds a damaged page when it is read, not later
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    return connection
+    try:
+        connection.execute("PRAGMA cell_size_check = ON")  # finds a damaged page when it is read, not later
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _make_private(path: str) -> None:
