@@ -90,9 +90,15 @@ class World:
                     timeout_seconds=self.rng.choice([None, 5.0]),
                     priority=self.rng.choice([0, 0, 1]),
                     ends_with_client=self.rng.random() < 0.2,
+                    retries=self.rng.choice([0, 0, 2]),
+                    crash_retries=self.rng.choice([0, 0, 1]),
+                    retry_on=self.rng.choice([(), (), ("E",)]),
+                    at_most_once=self.rng.random() < 0.1,
+                    is_followup=self.rng.random() < 0.1,
                 ),
                 connection_id=self.rng.randint(1, 3),
                 parent_id=parent_id,
+                due_at=self.now + 5.0 if self.rng.random() < 0.1 else None,
             )
         )
         return [task.task_id for task in new]
@@ -113,7 +119,13 @@ class World:
             task_id, self.claimed[runner_id] = self.claimed[runner_id], None
             assert task_id is not None
             ending = events.TaskEnding(
-                task_id, self.rng.random() < 0.8, self.rng.choice([1e-5, 1e-4, 0.1]), 0.0, 0, object()
+                task_id,
+                self.rng.random() < 0.7,
+                self.rng.choice([1e-5, 1e-4, 0.1]),
+                0.0,
+                0,
+                object(),
+                error_bases=("E",) if self.rng.random() < 0.7 else ("F",),
             )
             self.handle(events.TasksEnded(runner_id, [ending]))
             if self.isolation[runner_id] == "task":
@@ -153,6 +165,10 @@ class World:
         ids = self.rng.sample(known, k=min(len(known), 3))
         self.handle(events.EndRequested([*ids, "unknown"]))
 
+    def take_some(self) -> None:
+        known = sorted(self.finals)
+        self.handle(events.ResultsTaken(self.rng.sample(known, k=min(len(known), 3))))
+
     def step(self) -> None:
         self.now += self.rng.choice([0.0, 0.001, 0.01, 1.0])
         self.claim()
@@ -167,8 +183,10 @@ class World:
                 self.cancel_some,
                 lambda: self.handle(events.ConnectionClosed(self.rng.randint(1, 3))),
                 lambda: self.handle(events.TimePassed()),
+                lambda: self.handle(events.DrainRequested(self.rng.random() < 0.3)),
+                lambda: self.take_some(),
             ],
-            weights=[3, 12, 6, 1, 3, 0.5, 0.7, 0.1, 2],
+            weights=[3, 12, 6, 1, 3, 0.5, 0.7, 0.1, 2, 0.3, 1],
         )[0]
         action()
 
@@ -181,7 +199,8 @@ class World:
         assert in_slots <= self.slot_count
 
     def drain(self) -> None:
-        """Let everything that runs come to its end, and nothing new begin."""
+        """Let everything come to its end, and nothing new be submitted."""
+        self.handle(events.DrainRequested(False))
         for _ in range(2_000):
             if len(self.finals) == self.task_count and not self.dying:
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +53,7 @@ class Engine:
         rng: random.Random | None = None,
     ) -> None:
         self.tasks: dict[str, TaskRecord] = {}
+        """By id, in the order of their arrival."""
         self.is_durable = is_durable
         self.dispatcher = Dispatcher(slot_count, max_tasks_per_process, is_durable=is_durable)
         self.waiting = Waiting(self.tasks, self.dispatcher)
@@ -73,6 +74,7 @@ class Engine:
             events.SubmissionsWithdrawn: self._on_withdrawn,
             events.TasksRecovered: self._on_recovered,
             events.ResultsRecovered: self._on_results_recovered,
+            events.RecoveryEnded: self._on_recovery_ended,
             events.TasksEnded: self._on_ended,
             events.RunnerExited: self._on_runner_exited,
             events.TasksTakenBack: self._on_taken_back,
@@ -120,6 +122,16 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether any task runs, or waits for others while it does."""
         return any(runner.inbox for runner in self.dispatcher.runners.values())
+
+    def count_states(self) -> dict[str, int]:
+        """Return how many tasks are in each state; takes no longer with a long queue."""
+        counts: Counter[str] = Counter(task.state for task in self.schedule)
+        for runner in self.dispatcher.runners.values():
+            counts.update(task.state for task in runner.inbox)
+            counts.update(task.state for task in runner.ended if task.state is State.RETRYING)
+        counts[State.READY] += len(self.dispatcher.ready)
+        counts.update(self.retention.counts)
+        return {state: count for state, count in counts.items() if count}
 
     # --- events: tasks come ---
 
@@ -198,6 +210,12 @@ class Engine:
             self.retention.add(task)
         for task in self.retention.drop(now):
             self._forget(task)
+
+    def _on_recovery_ended(self, event: events.RecoveryEnded, now: float) -> None:
+        # They came in the order in which they are to run; lists show them, and page through them, by age.
+        in_order = sorted(self.tasks.values(), key=lambda task: task.sequence)
+        self.tasks.clear()
+        self.tasks.update((task.task_id, task) for task in in_order)
 
     # --- events: tasks end ---
 
@@ -318,8 +336,9 @@ class Engine:
         for task_id in event.task_ids:
             task = self.tasks.get(task_id)
             # With a key somebody else may ask for it, too.
-            if task is not None and task.is_final and not task.policy.idempotency_key:
+            if task is not None and task.is_final and not task.is_taken and not task.policy.idempotency_key:
                 task.is_taken = True
+                self.retention.taken_count += 1
                 task.ending = None
                 self._save(task)
 

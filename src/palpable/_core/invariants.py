@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from palpable._core.engine import Engine
 from palpable._core.runner import Runner
 from palpable._core.task_record import TaskRecord
@@ -69,6 +71,12 @@ def _tasks(engine: Engine) -> list[str]:
             ready += 1
             if task.level is None:
                 faults.append(f"task {task.task_id} is ready and not in the queue")
+    counts = Counter(task.state for task in engine.tasks.values())
+    if dict(counts) != engine.count_states():
+        faults.append(f"there are {dict(counts)}, and {engine.count_states()} are counted")
+    taken = sum(task.is_taken for task in engine.tasks.values())
+    if taken != engine.retention.taken_count:
+        faults.append(f"{taken} results were taken, {engine.retention.taken_count} are counted")
     if ready != len(engine.dispatcher.ready):
         faults.append(f"{ready} tasks are ready, the queue counts {len(engine.dispatcher.ready)}")
     return faults

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 
 from palpable._core.task_record import TaskRecord
@@ -19,12 +19,23 @@ class Retention:
     def __init__(self, capacity: int, seconds: float) -> None:
         self.capacity = capacity
         self.seconds = seconds
+        self.counts: Counter[str] = Counter()
+        """How many are kept, by state."""
+        self.taken_count = 0
+        """Of how many the result was handed over."""
         self._finished: deque[TaskRecord] = deque()
 
     def __len__(self) -> int:
         return len(self._finished)
 
+    @property
+    def result_count(self) -> int:
+        """How many results are kept."""
+        return len(self._finished) - self.taken_count
+
     def add(self, task: TaskRecord) -> None:
+        self.counts[task.state] += 1
+        self.taken_count += task.is_taken
         self._finished.append(task)
 
     def drop(self, now: float) -> Iterator[TaskRecord]:
@@ -32,7 +43,10 @@ class Retention:
         finished = self._finished
         oldest = now - self.seconds
         while finished and (len(finished) > self.capacity or (finished[0].finished_at or 0.0) <= oldest):
-            yield finished.popleft()
+            task = finished.popleft()
+            self.counts[task.state] -= 1
+            self.taken_count -= task.is_taken
+            yield task
 
     @property
     def next_drop_at(self) -> float | None:
@@ -47,4 +61,6 @@ class Retention:
             is_meant = task.state in states and (task.finished_at or 0.0) < ended_before
             (purged if is_meant else kept).append(task)
         self._finished = kept
+        self.counts.subtract(task.state for task in purged)
+        self.taken_count -= sum(task.is_taken for task in purged)
         return purged

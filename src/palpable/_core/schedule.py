@@ -23,6 +23,10 @@ class Schedule:
         assert task.due_at is not None
         heapq.heappush(self._entries, (task.due_at, task.sequence, task))
 
+    def __iter__(self) -> Iterator[TaskRecord]:
+        """The tasks that wait for their time, in no order."""
+        return (entry[2] for entry in self._entries if _is_valid(entry))
+
     @property
     def next_due_at(self) -> float:
         """When the next one is due; infinity if there is none."""

@@ -189,15 +189,12 @@ class Manager(Servant):
     @property
     def status(self) -> dict[str, Any]:
         """Return the status as the original had it, and more."""
-        states: dict[str, int] = {}
-        for task in self.engine.tasks.values():
-            states[task.state] = states.get(task.state, 0) + 1
         dispatcher = self.engine.dispatcher
         return {
             "worker_status": [worker.status for worker in self.workers],
             "task_queue_size": len(dispatcher.ready),
-            "result_cache_size": sum(1 for t in self.engine.tasks.values() if t.is_final and not t.is_taken),
-            "tasks": states,
+            "result_cache_size": self.engine.retention.result_count,
+            "tasks": self.engine.count_states(),
             "ended": dict(self.ended),
             "is_draining": self.engine.is_draining,
             "store": self._describe_store(),

@@ -45,6 +45,7 @@ async def recover(manager: Manager, store: Store) -> dict[str, int]:
         manager.handle(events.ResultsRecovered(tasks))
         counts["finished"] += len(tasks)
         await asyncio.sleep(0)
+    manager.handle(events.RecoveryEnded())
     return {what: count for what, count in counts.items() if count}
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from palpable._core import events
+from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import FINAL, State
 from palpable._wire.messages import (
     BeginWait,
@@ -190,9 +191,9 @@ class Requests:
     def _list(self, peer: Peer, request: ListTasks) -> None:
         tasks = self.manager.engine.tasks
         if request.task_ids:
-            candidates = [tasks[task_id] for task_id in request.task_ids if task_id in tasks]
+            candidates: Iterable[TaskRecord] = [tasks[task_id] for task_id in request.task_ids if task_id in tasks]
         else:
-            candidates = list(reversed(tasks.values()))
+            candidates = reversed(tasks.values())
         wanted, tags = set(request.states), set(request.tags)
         infos: list[TaskInfo] = []
         now = time.monotonic()

@@ -307,3 +307,138 @@ def test_nothing_leads_out_of_a_final_state(state: State) -> None:
     from palpable._core.task_state import TRANSITIONS
 
     assert not [pair for pair in TRANSITIONS if pair[0] is state]
+
+
+def test_an_attempt_that_failed_is_followed_by_another_after_a_wait() -> None:
+    engine = Engine(1)
+    submit(engine, "a", retries=1, backoff_seconds=10.0)
+    effects = end(engine, 1, "a", ok=False)
+    assert of_type(effects, out.TaskFinished) == []
+    assert engine.tasks["a"].state is State.RETRYING and engine.tasks["a"].due_at is None
+    engine.handle(events.RunnerExited(1, 0), 2.0)
+    due_at = engine.tasks["a"].due_at
+    assert due_at is not None and 2.0 <= due_at <= 12.0
+    assert engine.next_wakeup == due_at
+    assert started(engine.handle(events.TimePassed(), due_at)) == [["a"]]
+    (finished,) = of_type(end(engine, 2, "a", due_at + 1, ok=False), out.TaskFinished)
+    assert (finished.task.outcome, finished.task.attempt, finished.task.errors) == (Outcome.ERROR, 2, 2)
+
+
+def test_a_timed_out_attempt_is_not_followed_by_another_before_its_process_is_gone() -> None:
+    engine = Engine(2)
+    submit(engine, "a", timeout_seconds=5.0, retries=1, backoff_seconds=0.0)
+    assert of_type(engine.handle(events.TimePassed(), 5.0), out.KillRunner)
+    assert started(engine.handle(events.TimePassed(), 100.0)) == []
+    engine.handle(events.RunnerExited(1, -9), 101.0)
+    assert started(engine.handle(events.TimePassed(), 101.0)) == [["a"]]
+
+
+def test_crashes_are_counted_apart_from_errors() -> None:
+    engine = Engine(1)
+    submit(engine, "a", retries=5)
+    (finished,) = of_type(engine.handle(events.RunnerExited(1, -9), 1.0), out.TaskFinished)
+    assert finished.task.outcome is Outcome.CRASHED
+    submit(engine, "b", crash_retries=1, backoff_seconds=0.0, now=2.0)
+    assert of_type(engine.handle(events.RunnerExited(2, -9), 3.0), out.TaskFinished) == []
+    assert started(engine.handle(events.TimePassed(), 3.0)) == [["b"]]
+
+
+def test_only_errors_that_were_named_are_retried() -> None:
+    engine = Engine(1)
+    submit(engine, "a", retries=5, retry_on=("builtins.OSError",))
+    ending = events.TaskEnding("a", False, 0.1, 0.0, 0, None, error_bases=("builtins.ValueError", "builtins.Exception"))
+    (finished,) = of_type(engine.handle(events.TasksEnded(1, [ending]), 1.0), out.TaskFinished)
+    assert finished.task.outcome is Outcome.ERROR
+    engine.handle(events.RunnerExited(1, 0), 1.0)
+    submit(engine, "b", retries=5, retry_on=("builtins.OSError",), now=2.0)
+    ending = events.TaskEnding("b", False, 0.1, 0.0, 0, None, error_bases=("m.Mine", "builtins.OSError"))
+    assert of_type(engine.handle(events.TasksEnded(2, [ending]), 3.0), out.TaskFinished) == []
+
+
+def test_a_cancel_between_two_attempts_ends_the_task() -> None:
+    engine = Engine(1)
+    submit(engine, "a", retries=1)
+    end(engine, 1, "a", ok=False)
+    (finished,) = of_type(engine.handle(events.EndRequested(["a"]), 1.5), out.TaskFinished)
+    assert finished.task.state is State.CANCELLED and not finished.task.is_settled
+    (settled,) = of_type(engine.handle(events.RunnerExited(1, 0), 2.0), out.TaskSettled)
+    assert settled.task.is_settled
+
+
+def test_a_scheduled_task_starts_when_it_is_due() -> None:
+    engine = Engine(1)
+    assert started(submit(engine, "a", due_at=50.0)) == []
+    assert (engine.tasks["a"].state, engine.next_wakeup) == (State.SCHEDULED, 50.0)
+    assert started(engine.handle(events.TimePassed(), 49.9)) == []
+    assert started(engine.handle(events.TimePassed(), 50.0)) == [["a"]]
+
+
+def test_what_may_run_once_is_never_handed_over_ahead() -> None:
+    engine = Engine(1)
+    submit(engine, "first", isolation="worker")
+    end(engine, 1, "first")
+    submit(engine, "a", "b", isolation="worker", now=2.0)
+    submit(engine, "once", isolation="worker", at_most_once=True, now=2.0)
+    submit(engine, "c", isolation="worker", now=2.0)
+    handed = {task.task_id for runner in engine.dispatcher.runners.values() for task in runner.inbox}
+    assert "a" in handed and not handed & {"once", "c"}
+
+
+def test_what_changed_is_saved_before_anyone_is_told() -> None:
+    engine = Engine(1, is_durable=True)
+    effects = submit(engine, "a")
+    assert [type(effect) for effect in effects] == [out.SaveTask, out.StartRunner, out.SaveTask, out.SendTasks]
+    assert [type(effect) for effect in end(engine, 1, "a")] == [out.SaveTask, out.TaskFinished]
+
+
+def test_a_task_that_could_not_be_stored_never_was() -> None:
+    engine = Engine(1, is_durable=True)
+    submit(engine, "running")
+    submit(engine, "a", "b")
+    assert engine.can_withdraw("a") and not engine.can_withdraw("running")
+    effects = engine.handle(events.SubmissionsWithdrawn(["a"]), 1.0)
+    assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
+    assert of_type(effects, out.TaskFinished) == [] and "a" not in engine.tasks
+    assert started(end(engine, 1, "running")) == [["b"]]
+
+
+def test_a_draining_engine_starts_only_what_is_waited_for() -> None:
+    engine = Engine(1)
+    submit(engine, "parent", "stranger")
+    engine.handle(events.DrainRequested(), 1.0)
+    submit(engine, "child", parent_id="parent")
+    assert started(engine.handle(events.WaitBegan("parent", 7, 1, ["child"]), 2.0)) == [["child"]]
+    end(engine, 2, "child")
+    end(engine, 1, "parent")
+    assert not engine.is_busy and engine.tasks["stranger"].state is State.READY
+    assert started(engine.handle(events.DrainRequested(False), 4.0)) == [["stranger"]]
+
+
+def test_a_server_that_stops_hands_back_what_runs() -> None:
+    engine = Engine(2, is_durable=True)
+    submit(engine, "a", "b", "c")
+    submit(engine, "once", at_most_once=True)
+    engine.handle(events.RunnerExited(1, -9), 1.0)  # "a" crashed, "c" took its slot
+    end(engine, 2, "b")
+    effects = engine.handle(events.StopRequested(hands_back=True), 2.0)
+    assert {task_id: task.state.value for task_id, task in engine.tasks.items()} == {
+        "a": "failed",
+        "b": "succeeded",
+        "c": "ready",
+        "once": "failed",
+    }
+    assert engine.tasks["once"].outcome is Outcome.LOST
+    assert len(of_type(effects, out.KillRunner)) == 2
+    assert validate(engine) == []
+
+
+def test_a_purge_forgets_what_ended_before_the_moment() -> None:
+    engine = Engine(1)
+    submit(engine, "a")
+    end(engine, 1, "a", now=10.0)
+    engine.handle(events.RunnerExited(1, 0), 10.0)
+    submit(engine, "b", now=11.0)
+    end(engine, 2, "b", now=20.0)
+    effects = engine.handle(events.PurgeRequested(frozenset({"succeeded"}), 15.0), 30.0)
+    assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
+    assert list(engine.tasks) == ["b"]
