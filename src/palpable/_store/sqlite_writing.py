@@ -122,8 +122,9 @@ def _task_values(row: TaskRow) -> tuple[Any, ...]:
 
 
 def _state_values(state: TaskState) -> tuple[Any, ...]:
-    ids = msgspec.json.encode(state.followup_ids).decode() if state.followup_ids else ""
-    return (*msgspec.structs.astuple(state)[:-1], ids)
+    sequence, name, outcome, *facts, followup_ids = msgspec.structs.astuple(state)
+    ids = msgspec.json.encode(followup_ids).decode() if followup_ids else ""
+    return sequence, str(name), str(outcome), *facts, ids  # an enum's member takes sqlite3 far longer than a str
 
 
 def _result_values(result: StoredResult) -> tuple[bytes | None, str, int]:
