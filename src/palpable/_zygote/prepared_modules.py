@@ -8,8 +8,8 @@ modules that the server names, and a task only runs their code. Every task still
 this: the zygote runs nothing of the user's, and nothing of a module is older than the task.
 
 What was found may be out of date when a task needs it. So `load` asks the system for the times of the file and of all
-folders where the module could also be, as the import system does, and leaves the import to it if one has changed, or
-if the task has changed where modules are searched for.
+folders where the module could also be, as the import system does. It leaves the import to that if the file has changed,
+if a folder has and now holds something that would be found before, or if the task has changed where is searched.
 
 Not prepared is what the import system does not find in a plain source file: namespace packages, extension modules,
 archives, what finders of other libraries find.
@@ -21,7 +21,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    all_suffixes,
+)
 from importlib.util import module_from_spec
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
@@ -34,8 +41,10 @@ class _Prepared(NamedTuple):
     module: ModuleType
     """Empty, but for what the import system puts into it before it runs its code."""
     code: CodeType
-    files: tuple[tuple[str, int], ...]
-    """Source file and folders, with their modification times in ns."""
+    source: tuple[str, int]
+    """The file and its modification time in ns."""
+    folders: tuple[tuple[str, int, tuple[str, ...]], ...]
+    """Where was searched: each folder, its modification time, and what would be found there before the file."""
     path: list[str] | None
     """A copy of where was searched: `sys.path`, or None if that of a package."""
     parent: str
@@ -80,9 +89,9 @@ class PreparedModules:
         for one in self._chains.get(name, ()):
             if one in modules:  # the package that it is in has imported it
                 continue
-            module, code, files, path, parent, last = self._ready[one]
-            if (path is not None and path != sys.path) or not _are_unchanged(files):
+            if not self._is_ready(one):
                 break
+            module, code, _, _, _, parent, last = self._ready[one]
             modules[one] = module
             try:
                 exec(code, module.__dict__)
@@ -96,7 +105,19 @@ class PreparedModules:
 
     def _is_ready(self, name: str) -> bool:
         ready = self._ready.get(name)
-        return ready is not None and (ready.path is None or ready.path == sys.path) and _are_unchanged(ready.files)
+        if ready is None or (ready.path is not None and ready.path != sys.path):
+            return False
+        stat = os.stat
+        try:
+            if stat(ready.source[0]).st_mtime_ns != ready.source[1]:
+                return False
+            for folder, changed_at, hiding in ready.folders:
+                # A folder changes often, where tasks write what they make beside their program.
+                if stat(folder).st_mtime_ns != changed_at and any(map(os.path.exists, hiding)):
+                    return False
+        except OSError:
+            return False
+        return True
 
     def _prepare(self, name: str) -> bool:
         if len(self._ready) >= MAX_PREPARED and name not in self._ready:
@@ -112,16 +133,18 @@ class PreparedModules:
         loader = spec.loader if spec is not None else None
         if spec is None or type(loader) is not SourceFileLoader or spec.origin is None:
             return False
-        folders = _folders_until(sys.path if path is None else path, spec)
+        folders = _folders_until(sys.path if path is None else path, spec, last)
         if folders is None:
             return False
-        files = tuple((file, os.stat(file).st_mtime_ns) for file in (spec.origin, *folders))
+        source = spec.origin, os.stat(spec.origin).st_mtime_ns
         code = loader.get_code(name)
         if code is None:
             return False
         module = module_from_spec(spec)
         spec._initializing = True  # type: ignore[attr-defined]  # for the message of an import that goes in a circle
-        self._ready[name] = _Prepared(module, code, files, sys.path.copy() if path is None else None, parent, last)
+        self._ready[name] = _Prepared(
+            module, code, source, folders, sys.path.copy() if path is None else None, parent, last
+        )
         return True
 
     def _find(self, name: str, path: list[str] | None) -> ModuleSpec | None:
@@ -140,10 +163,13 @@ class PreparedModules:
         return None
 
 
-def _folders_until(path: list[str], spec: ModuleSpec) -> list[str] | None:
-    """Return the folders of `path` up to the one where `spec` was found; None if one of them is no plain folder."""
+def _folders_until(path: list[str], spec: ModuleSpec, name: str) -> tuple[tuple[str, int, tuple[str, ...]], ...] | None:
+    """Return the folders of `path` up to the one where `spec` was found, with what could hide it there.
+
+    None if one of them is no plain folder.
+    """
     assert spec.origin is not None
-    folders = []
+    folders: list[tuple[str, int, tuple[str, ...]]] = []
     for entry in path:
         folder = entry or os.getcwd()
         finder = sys.path_importer_cache.get(folder)
@@ -151,17 +177,12 @@ def _folders_until(path: list[str], spec: ModuleSpec) -> list[str] | None:
             continue  # it is not there, and the import system has taken note of that for good
         if type(finder) is not FileFinder:
             return None
-        folders.append(folder)
-        if spec.origin.startswith(os.path.join(folder, "")):
-            return folders
+        changed_at = os.stat(folder).st_mtime_ns
+        own = os.path.join(folder, name)
+        if spec.origin == own + ".py":
+            return (*folders, (folder, changed_at, (own, *(own + suffix for suffix in EXTENSION_SUFFIXES))))
+        if spec.origin == os.path.join(own, "__init__.py"):
+            inner = os.path.join(own, "__init__")
+            return (*folders, (folder, changed_at, tuple(inner + suffix for suffix in EXTENSION_SUFFIXES)))
+        folders.append((folder, changed_at, (own, *(own + suffix for suffix in all_suffixes()))))
     return None
-
-
-def _are_unchanged(files: tuple[tuple[str, int], ...]) -> bool:
-    try:
-        for file, changed_at in files:
-            if os.stat(file).st_mtime_ns != changed_at:
-                return False
-    except OSError:
-        return False
-    return True

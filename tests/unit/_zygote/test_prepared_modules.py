@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,24 @@ def test_a_file_that_comes_to_hide_a_module_is_seen(folder: Path, monkeypatch: p
     os.utime(earlier, ns=(1, 1))
     with pytest.raises(NotReady):
         modules.load("pm_hidden")
+
+
+def test_a_file_that_hides_nothing_changes_nothing(folder: Path) -> None:
+    (folder / "pm_beside.py").write_text("VALUE = 1\n")
+    modules = prepared("pm_beside")
+    (folder / "results.csv").write_text("1, 2\n")
+    os.utime(folder, ns=(1, 1))
+    assert modules.load("pm_beside").VALUE == 1
+
+
+@pytest.mark.parametrize("suffix", [*EXTENSION_SUFFIXES, ""])
+def test_what_would_be_found_first_in_the_same_folder_is_seen(folder: Path, suffix: str) -> None:
+    (folder / "pm_late.py").write_text("VALUE = 1\n")
+    modules = prepared("pm_late")
+    (folder / f"pm_late{suffix}").mkdir()
+    os.utime(folder, ns=(1, 1))
+    with pytest.raises(NotReady):
+        modules.load("pm_late")
 
 
 def test_a_task_that_changes_the_search_path_imports_by_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
