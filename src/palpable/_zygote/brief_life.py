@@ -15,7 +15,7 @@ import os
 import sys
 from _pickle import dumps, loads
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.msgpack import Decoder, Encoder
 
@@ -46,8 +46,12 @@ def make_life(
     parent_pid: int,
     calls_at_birth: list[Call],
     exit_process: Callable[[int], NoReturn],
+    trial: bytes,
 ) -> Callable[[int, int], NoReturn]:
     """Return what a child calls first of all, with its end of its socket pair and its spool file.
+
+    It runs a trivial task before it waits for the real one. Nothing is left of that but copies of memory, which the
+    real task needs too and now finds: it is done sooner, by 0.3 ms. In CPU time that costs nothing measurable.
 
     Args:
         process: does what is not common.
@@ -55,11 +59,13 @@ def make_life(
         parent_pid: the zygote's.
         calls_at_birth: what a new process calls.
         exit_process: ends the process.
+        trial: the frame that orders the trivial task.
     """
     getpid = os.getpid
     receive, send = process.socket.recvmsg_into, process.socket.sendall
     buffer = memoryview(bytearray(FIRST_READ_BYTES))
     buffers = [buffer]
+    no_ancillary: list[Any] = []
     decode, encode_into = Decoder(RunTasks).decode, Encoder().encode_into
     from_bytes, atoms, modules = int.from_bytes, ATOMS, sys.modules
     environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
@@ -71,6 +77,8 @@ def make_life(
     load_plain, load_named, load_module = copy_of(loads_plain), copy_of(loads_named), process.prepared.load
     flush, set_current = copy_of(output.flush), copy_of(set_current_messenger)
 
+    trial_size = len(trial)
+
     def live(end_fd: int, spool_fd: int) -> NoReturn:
         dup2(end_fd, socket_fd)
         dup2(spool_fd, 1)
@@ -80,59 +88,68 @@ def make_life(
         if getppid() != parent_pid:  # it died before the kernel knew that this process is to die with it
             exit_process(1)
         process.pid = pid = getpid()
-        size, ancillary, _, _ = receive(buffers, ANCILLARY_BYTES)
-        if size <= 4 or from_bytes(buffer[:4], "little") != size - 4:
-            process.obey(bytes(buffer[:size]), ancillary)
-        first = decode(buffer[4:size])
-        order = first.tasks[0]
-        task_id, token = order.task_id.encode(), order.token.encode()
-        if (
-            first.isolation != "task"
-            or order.form != "call"
-            or order.attempt != 1
-            or len(task_id) > RESERVED_BYTES
-            or len(token) > RESERVED_BYTES
-        ):
-            process.obey(bytes(buffer[:size]), ancillary)
+        is_trial = True
+        while True:
+            if is_trial:
+                size, ancillary = trial_size, no_ancillary
+                buffer[:size] = trial
+            else:
+                size, ancillary, _, _ = receive(buffers, ANCILLARY_BYTES)
+            if size <= 4 or from_bytes(buffer[:4], "little") != size - 4:
+                process.obey(bytes(buffer[:size]), ancillary)
+            first = decode(buffer[4:size])
+            order = first.tasks[0]
+            task_id, token = order.task_id.encode(), order.token.encode()
+            if (
+                first.isolation != "task"
+                or order.form != "call"
+                or order.attempt != 1
+                or len(task_id) > RESERVED_BYTES
+                or len(token) > RESERVED_BYTES
+            ):
+                process.obey(bytes(buffer[:size]), ancillary)
 
-        environ[b"PALPABLE_TASK_ID"] = task_id
-        strcpy(task_id_address, task_id)
-        environ[b"PALPABLE_TASK_TOKEN"] = token
-        strcpy(token_address, token)
-        messenger.task_id, messenger.name = order.task_id, order.name
-        if order.timeout_seconds is not None:
-            messenger.deadline = monotonic() + order.timeout_seconds
-        set_current(messenger)
-        try:
-            data = first.functions[order.function_key]
-            form = data[0]
-            function = load_named(data, load_module) if form == 1 else loads(data) if form else load_plain(data)
-            args, kwargs = loads(order.payload)
-            value = function(*args, **kwargs)
-            payload = dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
-        except SystemExit as request:
-            process.exit(request)
-        except BaseException as error:
-            ended = process.failure(order.task_id, error)
-        else:
-            imported = clock.take_costs() if clock.costs else {}
-            ended = TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
-        flush()
+            environ[b"PALPABLE_TASK_ID"] = task_id
+            strcpy(task_id_address, task_id)
+            environ[b"PALPABLE_TASK_TOKEN"] = token
+            strcpy(token_address, token)
+            messenger.task_id, messenger.name = order.task_id, order.name
+            if order.timeout_seconds is not None:
+                messenger.deadline = monotonic() + order.timeout_seconds
+            set_current(messenger)
+            try:
+                data = first.functions[order.function_key]
+                form = data[0]
+                function = load_named(data, load_module) if form == 1 else loads(data) if form else load_plain(data)
+                args, kwargs = loads(order.payload)
+                value = function(*args, **kwargs)
+                payload = dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
+            except SystemExit as request:
+                process.exit(request)
+            except BaseException as error:
+                ended = process.failure(order.task_id, error)
+            else:
+                imported = clock.take_costs() if clock.costs else {}
+                ended = TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
+            flush()
 
-        if getpid() != pid:
-            exit_process(0)  # a child that the task forked; its parent answers
-        if "multiprocessing.util" in modules:
+            if getpid() != pid:
+                exit_process(0)  # a child that the task forked; its parent answers
+            if "multiprocessing.util" in modules and not is_trial:
+                process.end(ended)
+            frame = bytearray(4)
+            try:
+                encode_into(ended, frame, 4)
+                frame[:4] = (len(frame) - 4).to_bytes(4, "little")
+                with lock:
+                    if process.connection is None:
+                        if is_trial:
+                            is_trial = False
+                            continue
+                        send(frame)
+                        exit_process(0)
+            except (OverflowError, MemoryError, OSError):
+                pass  # it will be reported as what it is
             process.end(ended)
-        frame = bytearray(4)
-        try:
-            encode_into(ended, frame, 4)
-            frame[:4] = (len(frame) - 4).to_bytes(4, "little")
-            with lock:
-                if process.connection is None:
-                    send(frame)
-                    exit_process(0)
-        except (OverflowError, MemoryError, OSError):
-            pass  # it will be reported as what it is
-        process.end(ended)
 
     return live

@@ -39,16 +39,20 @@ def _add_one(number: int) -> int:
 _add_one.__module__ = "__main__"  # so that it travels by value, as most functions do
 
 
-def rehearse(process: TaskProcess) -> None:
-    """Live, in this process, what `process` is to live in others."""
+def trial_frame() -> bytes:
+    """Return the frame that orders the trivial task."""
     function = dumps_function(_add_one)
     order = TaskOrder("0" * 24, 1, "call", function.key, dumps_call((1,), {}), token="0" * 32, name="f")
-    frame = encode_frame(RunTasks(tasks=[order], functions={function.key: function.data}))
-    live = make_life(process, SOCKET_FD, os.getppid(), [(getppid, ())] * CALLS, _end_rehearsal)
+    return bytes(encode_frame(RunTasks(tasks=[order], functions={function.key: function.data})))
+
+
+def rehearse(process: TaskProcess, trial: bytes) -> None:
+    """Live, in this process, what `process` is to live in others."""
+    live = make_life(process, SOCKET_FD, os.getppid(), [(getppid, ())] * CALLS, _end_rehearsal, trial)
     spool_fds = os.dup(1), os.dup(2)
     for _ in range(REHEARSALS):
         ours, theirs = socketpair()
-        ours.sendall(frame)
+        ours.sendall(trial)
         with suppress(_Rehearsed):
             live(theirs.fileno(), spool_fds[1])
         ours.close()

@@ -178,7 +178,7 @@ class Zygote:
         hot_memory.begin()
         # Last, so that their code and all they make lie together.
         from palpable._zygote.brief_life import make_life
-        from palpable._zygote.rehearsal import rehearse
+        from palpable._zygote.rehearsal import rehearse, trial_frame
 
         output.install()
         calls_at_birth = [
@@ -189,9 +189,10 @@ class Zygote:
             (os_calls.enable_gc, ()),
         ]
         self._task_process = TaskProcess(self._clock)
-        rehearse(self._task_process)
+        trial = trial_frame()
+        rehearse(self._task_process, trial)
         self._fork_process = hot_memory.copy_of(os_calls.fork)
-        self._live = make_life(self._task_process, SOCKET_FD, self._pid, calls_at_birth, os._exit)
+        self._live = make_life(self._task_process, SOCKET_FD, self._pid, calls_at_birth, os._exit, trial)
         gc.freeze()
         huge_pages.move_there()
 
