@@ -400,3 +400,61 @@ def sleep_in_threads(count: int) -> int:
     for _ in range(count):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
     return threading.active_count()
+
+
+# --- attempts: each notes itself in a folder, which outlives them -----------------------------------------------
+
+
+def note_attempt(folder: str) -> int:
+    """Note that an attempt runs; return which one it is, from 1."""
+    attempt = palpable.current_task().attempt
+    announce(folder, f"attempt-{attempt}")
+    return attempt
+
+
+def attempts_in(folder: str | Path) -> int:
+    """How many attempts were noted."""
+    return len(list(Path(folder).glob("attempt-*")))
+
+
+def succeed_at(folder: str, attempt: int) -> int:
+    """Raise OddNumber, a ValueError, until this attempt; return its number."""
+    if note_attempt(folder) < attempt:
+        raise OddNumber(attempt)
+    return attempt
+
+
+def hang_until(folder: str, attempt: int) -> int:
+    """Never end, until this attempt; return its number."""
+    if note_attempt(folder) < attempt:
+        block(folder)
+    return attempt
+
+
+def crash_until(folder: str, attempt: int) -> int:
+    """Kill its own process, until this attempt; return its number."""
+    if note_attempt(folder) < attempt:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return attempt
+
+
+def fail_in_turn(folder: str, endings: list[str]) -> int:
+    """End as told for each attempt, "raise" or "crash"; return the number of the attempt after those."""
+    attempt = note_attempt(folder)
+    if attempt > len(endings):
+        return attempt
+    if endings[attempt - 1] == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise OddNumber(attempt)
+
+
+def append_line(path: str, line: str) -> str:
+    """Write a line into a file that others write too."""
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+    return line
+
+
+def moment_of_running(_: object = None) -> float:
+    """When this ran, in seconds since the epoch."""
+    return time.time()

@@ -3,6 +3,7 @@
 Prior art: cloudpickle, which does nearly all of it. Added here:
 
 * the things of `extra_reducers`;
+* classes that are defined inside others or in functions keep their qualified name;
 * classes with `__slots__` have slots again, where cloudpickle gives their instances a dict;
 * the globals that a class statement inside a function reads in its body;
 * a dispatch table that is one dict: a look-up for every object in cloudpickle's `ChainMap` is slow.
@@ -85,6 +86,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
             reduced = (make, (*args, {"version": version}), *rest)
         if reduced[0] is not cloudpickle._make_skeleton_class:
             return reduced
+        if held.__qualname__ != held.__name__:
+            reduced = _with_qualname(held, reduced)
         if type(held).__module__.partition(".")[0] == "msgspec":
             raise pickle.PicklingError(f"the struct {held.__qualname__!r} must be defined in a module, not in a script")
         return _with_slots(held, reduced) if _has_slots(held) else reduced
@@ -96,6 +99,11 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
             if name in function.__globals__:
                 held[name] = function.__globals__[name]
         return reduced
+
+
+def _with_qualname(held: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    make, (metaclass, name, bases, attributes, *others), *rest = reduced
+    return make, (metaclass, name, bases, {**attributes, "__qualname__": held.__qualname__}, *others), *rest
 
 
 def _has_slots(held: type) -> bool:

@@ -91,6 +91,8 @@ class Delivery:
         self._outboxes: dict[int, _Outbox] = {}
         self._pushes: dict[str, tuple[_Outbox, bool]] = {}
         """By task: who gets the result, and whether only with the exit status."""
+        self._others: dict[str, list[tuple[_Outbox, bool]]] = {}
+        """As above, for tasks that several clients named by the same key: who else gets the result."""
         self._queries: dict[str, list[_Query]] = {}
         self._dirty: set[_Outbox] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -118,9 +120,29 @@ class Delivery:
     def withdraw_pushes(self, task_ids: list[str]) -> None:
         """Nobody is to get these results any more; what was pushed already stays so."""
         for task_id in task_ids:
-            entry = self._pushes.pop(task_id, None)
-            if entry is not None:
-                entry[0].outstanding -= 1
+            for outbox, _ in self._take_entries(task_id):
+                outbox.outstanding -= 1
+
+    def hand_over_pushes(self, task_ids: list[str], peer: Peer) -> None:
+        """As `withdraw_pushes`, because `peer` is to get these results now.
+
+        Who it takes them from has most likely connected again, as `peer`. But a task with a key may be another
+        client's too, and that one still waits.
+        """
+        for task_id in task_ids:
+            task = self._tasks.get(task_id)
+            is_shared = task is not None and bool(task.policy.idempotency_key)
+            for entry in self._take_entries(task_id):
+                outbox = entry[0]
+                if is_shared and not outbox.is_closed and outbox.peer is not peer:
+                    self._others.setdefault(task_id, []).append(entry)
+                else:
+                    outbox.outstanding -= 1
+
+    def _take_entries(self, task_id: str) -> list[tuple[_Outbox, bool]]:
+        entry = self._pushes.pop(task_id, None)
+        others = self._others.pop(task_id, None) if self._others else None
+        return [*(() if entry is None else (entry,)), *(others or ())]
 
     def push_finished(self, tasks: list[TaskRecord]) -> None:
         """Push the results of tasks that were final already: submitted again, or watched."""
@@ -171,16 +193,26 @@ class Delivery:
         entry = self._pushes.get(task.task_id)
         if entry is not None and (task.is_settled or not entry[1]):
             del self._pushes[task.task_id]
-            entry[0].outstanding -= 1
-            if not entry[0].is_closed:
-                entry[0].due.append(task)
-                self._dirty.add(entry[0])
+            self._make_due(entry[0], task)
+        if self._others and task.task_id in self._others:
+            others = self._others.pop(task.task_id)
+            for other in others:
+                if task.is_settled or not other[1]:
+                    self._make_due(other[0], task)
+                else:
+                    self._others.setdefault(task.task_id, []).append(other)
         if task.is_settled and task.task_id in self._queries:
             for query in self._queries.pop(task.task_id):
                 if not self._missing(query.request):
                     self._answer(query)
 
     on_settled = on_finished
+
+    def _make_due(self, outbox: _Outbox, task: TaskRecord) -> None:
+        outbox.outstanding -= 1
+        if not outbox.is_closed:
+            outbox.due.append(task)
+            self._dirty.add(outbox)
 
     def flush(self) -> None:
         """Send what is due, in as few messages as can be."""

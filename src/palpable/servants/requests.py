@@ -112,7 +112,7 @@ class Requests:
         known = [task_id for task_id in request.task_ids if task_id in tasks and not tasks[task_id].is_taken]
         watched = set(known)
         # The connection they were submitted on may not be known to be gone.
-        delivery.withdraw_pushes(known)
+        delivery.hand_over_pushes(known, peer)
         delivery.push_to(peer, known, needs_exit=request.needs_exit)
         unknown = [task_id for task_id in request.task_ids if task_id not in watched]
         peer.send(ResultsWatched(request_id=request.request_id, unknown=unknown))

@@ -53,7 +53,7 @@ class Submissions:
                     manager.functions.refer(task.function_key)
         if request.delivery == "push":
             if len(new) < len(request.tasks):
-                manager.delivery.withdraw_pushes([task.task_id for task in request.tasks])
+                manager.delivery.hand_over_pushes([task.task_id for task in request.tasks], peer)
             manager.delivery.push_to(peer, [task.task_id for task in request.tasks], needs_exit=request.needs_exit)
         manager.handle(
             events.TasksSubmitted(

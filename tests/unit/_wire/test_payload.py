@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 import math
 import pickle
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from palpable import RunFunction
 from palpable._wire import caller_classes
-from palpable._wire.by_value_pickler import dumps_atoms
+from palpable._wire.by_value_pickler import ByValuePickler, dumps_atoms
 from palpable._wire.caller_classes import dumps_for_caller, find_or_build
 from palpable._wire.culprit import find_culprit, kind_of
 from palpable._wire.messages import TaskReport
@@ -245,3 +246,14 @@ def test_a_part_that_cannot_be_looked_into_is_not() -> None:
 
     assert find_culprit(Blind(), dumps_for_caller) == ""
     assert kind_of(Blind()).endswith("Blind") and kind_of(3) == "int"
+
+
+def test_a_class_by_value_keeps_its_qualified_name() -> None:
+    class Outer:
+        class Inner(ValueError):
+            pass
+
+    make, (*parts, _, extra), *_ = ByValuePickler(io.BytesIO()).reduce_class(Outer.Inner)
+    made = make(*parts, None, extra)  # without the id by which it would be recognised in this process
+    assert made is not Outer.Inner
+    assert (made.__name__, made.__qualname__) == ("Inner", Outer.Inner.__qualname__)
