@@ -12,6 +12,7 @@ from palpable._connection.connection import Connection
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._connection.waiting import Arrival, Group
 from palpable._connection.window import Window
+from palpable._wire.chunk_failure import results_before
 from palpable._wire.messages import TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_params, result_of
 
@@ -40,9 +41,9 @@ class ParamSource:
             while len(chunk) < count:
                 # One by one from a slow source: the first few are not to wait for the last.
                 step = min(READ_AT_ONCE, count - len(chunk)) if chunk and not self.is_slow else 1
-                more = list(islice(self._params, step))
-                chunk += more
-                if len(more) < step:
+                wanted = len(chunk) + step
+                chunk.extend(islice(self._params, step))  # on an error the list keeps what it was given until then
+                if len(chunk) < wanted:
                     self.is_exhausted = True
                     break
                 self.is_slow = monotonic() - start > SLOW_SOURCE_SECONDS * (1 + len(chunk) / READ_AT_ONCE)
@@ -66,6 +67,9 @@ def lazy_map(
 ) -> Iterator[Any]:
     """Yield `function(param)` for each param. When it is closed, what it submitted and did not yield is cancelled.
 
+    An error is raised after the results of the calls before it, also of those in the same chunk; unless the process of
+    a chunk died or was ended, which takes the whole chunk along.
+
     Args:
         window: params that may be on their way, or done and not yielded; None: some for each worker.
         is_ordered: yield in the order of the params; else as they end.
@@ -84,8 +88,15 @@ def lazy_map(
             return bool(sizes) and next(iter(sizes)).is_there()
         return bool(arrived)
 
+    def may_read() -> bool:
+        return not source.is_exhausted and ahead.has_room and not ahead.is_busy(len(arrived))
+
+    def is_over() -> bool:
+        # One slow chunk at the head is no reason for the workers to run dry, as long as the window has room.
+        return is_ready() or (ahead.is_low and may_read())
+
     def fill() -> None:
-        while not source.is_exhausted and ahead.has_room and not (source.is_slow and is_ready()):
+        while may_read() and not (source.is_slow and is_ready()):
             chunk = source.read(ahead.chunksize)
             if chunk:
                 payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
@@ -101,9 +112,18 @@ def lazy_map(
     def wait() -> None:
         if is_ordered:
             head = next(iter(sizes))
-            wait_for_tasks(connection, head.is_there, (group,), lambda: (head.task_id,))
+            wait_for_tasks(
+                connection, is_over, (group,), lambda: (head.task_id,), is_cut_short=lambda: not head.is_there()
+            )
         else:
-            wait_for_tasks(connection, is_ready, (group,), lambda: bulk.ids_of(sizes), needs="any")
+            wait_for_tasks(
+                connection,
+                is_over,
+                (group,),
+                lambda: bulk.ids_of(sizes),
+                needs="any",
+                is_cut_short=lambda: not is_ready(),
+            )
 
     try:
         while True:
@@ -113,11 +133,17 @@ def lazy_map(
                 break
             if not is_ready():
                 wait()
+                if not is_ready():
+                    continue
             arrival = next(iter(sizes if is_ordered else arrived))
             ahead.remove(arrival)
             arrived.pop(arrival, None)
             report = arrival.report
             if report is None or report.outcome != "succeeded":
+                bulk.cancel_rest(connection, sizes)  # now: the caller may take his time with what follows
+                sizes.clear()
+                if report is not None:
+                    yield from results_before(report)
                 raise arrival.exception()
             values = result_of(report)
             ahead.adapt(report.elapsed_seconds, len(values) if arrival.is_chunk else 1)

@@ -36,6 +36,7 @@ class Window(Generic[K]):
         self._is_adaptive = chunksize == "auto" and not is_single
         self._counts_params = window is not None
         self._limit = ahead if window is None else window
+        self._in_flight_max = ahead
         self._chunk_max = CHUNK_MAX if window is None else max(1, window // (CHUNKS_IN_WINDOW * workers))
 
     def _room(self) -> int:
@@ -50,6 +51,16 @@ class Window(Generic[K]):
     def has_room(self) -> bool:
         """Whether another chunk may be sent."""
         return not self.sizes or self._room() >= (self.chunksize if self._counts_params else 1)
+
+    def is_busy(self, arrived: int) -> bool:
+        """Whether to send nothing more until more has arrived, although there is room.
+
+        A large window is not filled with chunks whose right size is not known yet: most would be far too small.
+
+        Args:
+            arrived: how many of the chunks are here, and not taken.
+        """
+        return self._is_adaptive and len(self.sizes) - arrived >= self._in_flight_max
 
     def add(self, chunk: K, size: int) -> None:
         """The chunk is on its way."""

@@ -9,6 +9,7 @@ import pickle
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from palpable._wire.chunk_failure import error_in
 from palpable.units import task_exceptions
 from palpable.units.task_exceptions import RemoteTaskError, RemoteTraceback
 
@@ -41,9 +42,10 @@ def exception_of(report: TaskReport) -> BaseException:
 def _own_exception(report: TaskReport) -> BaseException:
     error: BaseException | None = None
     reason = ""
-    if report.payload is not None:
+    payload = None if report.payload is None else error_in(report.payload)
+    if payload is not None:
         try:
-            loaded = pickle.loads(report.payload)
+            loaded = pickle.loads(payload)
             if isinstance(loaded, BaseException):
                 error = loaded
         except Exception as raised:  # the exception's class is the user's, and may raise anything

@@ -94,7 +94,8 @@ class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: str = ""
     """Why it ended: "" (not ended), succeeded, error, timeout, crashed, cancelled, quit, rejected, lost."""
     payload: bytes | None = None
-    """The pickled return value (succeeded) or the pickled exception (failed by its own exception); else None."""
+    """The pickled return value (succeeded) or the pickled exception (failed by its own exception); else None. For a
+    chunk that failed, the results before the error too: see `chunk_failure`."""
     error_type: str = ""
     """Qualified name of the exception's class."""
     error_message: str = ""
@@ -447,7 +448,8 @@ class TaskEnded(Message, frozen=True, tag="ended"):
     task_id: str
     is_successful: bool
     payload: bytes | None = None
-    """The pickled return value, or the pickled exception; None if that exception cannot be pickled."""
+    """The pickled return value, or the pickled exception; None if that exception cannot be pickled. Of a chunk that
+    failed, the results before the error too: see `chunk_failure`."""
     error_type: str = ""
     error_message: str = ""
     traceback: str = ""

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 
+from palpable._wire.chunk_failure import dumps_chunk_failure
 from palpable._wire.error_names import names_of_bases
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
@@ -177,16 +178,18 @@ class TaskProcess:
         if environ.get(b"PALPABLE_ATTEMPT") != (attempt := b"%d" % order.attempt):
             environ[b"PALPABLE_ATTEMPT"] = attempt
             putenv(b"PALPABLE_ATTEMPT", attempt)
+        done: list[Any] = []
         try:
-            payload = dumps_result(self._run(order))
+            payload = dumps_result(self._run(order, done))
         except SystemExit as request:
             self.exit(request)
         except BaseException as error:
-            return self.failure(order.task_id, error)
+            return self.failure(order.task_id, error, done)
         imported = self.clock.take_costs() if self.clock.costs else {}
         return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
-    def _run(self, order: TaskOrder) -> Any:
+    def _run(self, order: TaskOrder, done: list[Any]) -> Any:
+        """Return what the task returns. Of a chunk, `done` has the results so far, also when it raises."""
         deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
         messenger = Messenger(order.task_id, order.attempt, deadline, order.name, self.get_connection, self.send)
         set_current_task(messenger)
@@ -197,7 +200,12 @@ class TaskProcess:
         if form == "call":
             args, kwargs = loads(order.payload)
             return function(*args, **kwargs)
-        return [function(param) for param in loads(order.payload)]
+        params = loads(order.payload)
+        # On an error the list keeps what it was given until then. It is faster than a loop, too.
+        done.extend(map(function, params))
+        if len(done) < len(params):  # it would end any loop over `map` just so
+            raise RuntimeError(f"the function raised StopIteration for param {len(done)} of the chunk")
+        return done
 
     def _function(self, key: str) -> Any:
         functions = self._functions
@@ -209,10 +217,12 @@ class TaskProcess:
             functions.popitem(last=False)
         return function
 
-    def failure(self, task_id: str, error: BaseException) -> TaskEnded:
+    def failure(self, task_id: str, error: BaseException, done: list[Any] | None = None) -> TaskEnded:
+        """Return what is sent of a task that raised; of a chunk with the results it has."""
         try:
             pickled = dumps_exception(error)
             error_bases = names_of_bases(type(error))
+            payload = dumps_chunk_failure(done, pickled.payload) if done else pickled.payload
         except BaseException as worse:  # memory is short, or a signal handler of the task raised
             name = type(error).__qualname__
             message = f"{name}; it could not be described: {type(worse).__qualname__}"
@@ -220,7 +230,7 @@ class TaskProcess:
         return TaskEnded(
             task_id=task_id,
             is_successful=False,
-            payload=pickled.payload,
+            payload=payload,
             error_type=pickled.error_type,
             error_message=pickled.error_message,
             traceback=pickled.traceback,

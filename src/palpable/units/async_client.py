@@ -19,6 +19,7 @@ from palpable._connection.checks import check_number
 from palpable._connection.dialing import check_tls
 from palpable._connection.questions import PAGE_TASKS
 from palpable._connection.window import Window
+from palpable._wire.chunk_failure import results_before
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.messages import (
     CancelTasks,
@@ -255,6 +256,10 @@ class _AsyncCalls:
                     future = await _next_of(connection, list(ahead.sizes), is_ordered=is_ordered)
                     ahead.remove(future)
                     report = future._report.result()
+                    if report.outcome != "succeeded":
+                        _cancel_unfinished(connection, list(ahead.sizes))
+                        for item in results_before(report):
+                            yield item
                     value = _opened(report)
                     ahead.adapt(report.elapsed_seconds, 1 if is_single else len(value))
                     if is_single:
