@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from palpable import Client, Server
-from palpable.units.task_exceptions import ServerUnreachable, TaskKilledByQuitSignal
+from palpable.units.task_exceptions import ServerStartError, ServerUnreachable, TaskKilledByQuitSignal
 from support import tasks
 from support.processes import is_alive, server_process, wait_gone
 from support.scripts import run_script, started_script
@@ -296,3 +296,15 @@ def test_an_idle_server_uses_no_cpu(client: Client) -> None:
     before = used()
     settled.wait(2.0)
     assert used() - before <= 0.02
+
+
+def test_a_server_that_is_killed_before_it_read_what_to_serve_is_reported_as_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Its end then reads as a reset of the connection, not as its end.
+    dies = "import os, socket, sys; socket.socket(fileno=int(sys.argv[1])).recv(1, socket.MSG_PEEK); os._exit(9)"
+    monkeypatch.setattr("palpable.servants.server._BOOT", dies)
+    server = Server(num_workers=1)
+    with pytest.raises(ServerStartError, match="ended at its start"):
+        server.start()
+    server.close()

@@ -194,7 +194,8 @@ class Server(Servant):
         self._owner_pid = os.getpid()
         ours.settimeout(START_SECONDS)
         try:
-            ours.sendall(encode_frame(StartServer(settings=settings, owner_pid=os.getpid())))
+            with contextlib.suppress(ConnectionError):  # it has ended already: found out, and said, by the next step
+                ours.sendall(encode_frame(StartServer(settings=settings, owner_pid=os.getpid())))
             self._address = self._wait_started(ours, settings)
         except BaseException:
             self._process.kill()
@@ -210,6 +211,8 @@ class Server(Servant):
                 data = control.recv(1 << 16)
             except TimeoutError:
                 raise ServerStartError(f"the server did not listen within {START_SECONDS:g} seconds") from None
+            except ConnectionError:  # killed before it had read all that it was told
+                data = b""
             if not data:
                 raise ServerStartError("the server process ended at its start: " + _last_line(settings.logging_folder))
             for message in reader.feed(data):

@@ -1,0 +1,173 @@
+"""The history of a storm: everything that was written down, joined by label and task id.
+
+Times are monotonic seconds; those of the store are brought to the same clock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stress.storm.answers import FINAL, UNFINISHED
+from stress.storm.event_log import read_events
+from stress.storm.faults import SERVER_ENDS
+from stress.storm.stored import StoredFile, StoredTask, read_store
+
+Event = dict[str, Any]
+ANY_KILL = SERVER_ENDS | {"kill zygote", "kill task process"}
+"""Faults by which an attempt can end, or never begin."""
+
+
+class Told(NamedTuple):
+    """What a client was told of a task, and when: it asked at `since` and had the answer at `at`."""
+
+    label: str
+    task_id: str
+    by: str
+    since: float
+    at: float
+    answer: str
+    value: Any
+
+    @property
+    def is_final(self) -> bool:
+        return self.answer in FINAL
+
+    @property
+    def says_accepted(self) -> bool:
+        return self.is_final or self.answer == UNFINISHED
+
+
+class Fault(NamedTuple):
+    """What the nemesis did, and between which moments."""
+
+    name: str
+    began: float
+    ended: float
+    facts: Event
+
+
+@dataclass
+class History:
+    """All that is known.
+
+    Attributes:
+        asked: by label, the event of the client that asked for it first.
+        started, ended, crashed: events of tasks, by task id.
+        utc_offset: what is added to monotonic seconds to get UTC seconds.
+        aftermath: what was found after the end, in words.
+    """
+
+    asked: dict[str, Event] = field(default_factory=dict)
+    submitted: dict[str, str] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+    cancels: list[Event] = field(default_factory=list)
+    failed_maps: list[Event] = field(default_factory=list)
+    started: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    ended: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    crashed: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    faults: list[Fault] = field(default_factory=list)
+    server_starts: list[Event] = field(default_factory=list)
+    client_failures: list[str] = field(default_factory=list)
+    file: StoredFile = field(default_factory=StoredFile)
+    utc_offset: float = 0.0
+    aftermath: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tasks: dict[str, StoredTask] = {task.task_id: task for task in self.file.tasks}
+        self._labels: dict[str, set[str]] | None = None
+
+    # --- joining ------------------------------------------------------------------------------------------------------
+
+    def told_by_task(self) -> dict[str, list[Told]]:
+        """Return what was told of each task, in the order of the answers; of tasks whose id is known."""
+        found: dict[str, list[Told]] = defaultdict(list)
+        task_of = self._task_of_label()
+        for told in sorted(self.told, key=lambda one: one.at):
+            task_id = told.task_id or task_of.get(told.label, "")
+            if task_id:
+                found[task_id].append(told)
+        return found
+
+    def labels_of(self) -> dict[str, set[str]]:
+        """Return the labels of each task: one, or those of a chunk."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for label, task_id in self._task_of_label().items():
+            found[task_id].add(label)
+        return found
+
+    def labels_of_task(self, task_id: str) -> set[str]:
+        """Return the labels of one task."""
+        if self._labels is None:
+            self._labels = self.labels_of()
+        return self._labels.get(task_id, set())
+
+    def _task_of_label(self) -> dict[str, str]:
+        found = {event["label"]: task_id for task_id, events in self.started.items() for event in events}
+        found.update({told.label: told.task_id for told in self.told if told.task_id})
+        return {**found, **self.submitted}
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def struck(self, names: Iterable[str], since: float, until: float) -> Iterator[Fault]:
+        """Yield the faults of these names that struck between two moments; a server's only if it ended."""
+        wanted = set(names)
+        for fault in self.faults:
+            has_ended = fault.name not in SERVER_ENDS or fault.facts.get("pids")
+            if fault.name in wanted and has_ended and fault.began <= until and fault.ended >= since:
+                yield fault
+
+    def monotonic(self, utc: float | None) -> float | None:
+        """Return a moment of the store on the clock of the events."""
+        return None if utc is None else utc - self.utc_offset
+
+    def client_was_killed(self, label: str, since: float) -> bool:
+        """Whether the client that asked for it was killed after that moment."""
+        name = label.partition("-")[0]
+        return any(
+            fault.name == "kill client" and fault.ended >= since and fault.facts["client"] == name
+            for fault in self.faults
+        )
+
+
+def read_history(folder: Path, store_path: Path) -> History:
+    """Return what was written down in the folder of a storm, and what the store holds."""
+    history = History(file=read_store(store_path))
+    for path in sorted(folder.glob("client-*.jsonl")):
+        for event in read_events(path):
+            _add_client_event(history, path.stem, event)
+    for event in read_events(folder / "tasks.jsonl"):
+        places = {"started": history.started, "ended": history.ended, "crashes": history.crashed}
+        places[event["event"]][event["task_id"]].append(event)
+    for event in read_events(folder / "storm.jsonl"):
+        history.utc_offset = event["utc"] - event["at"]
+        if event["event"] == "struck":
+            history.faults.append(Fault(event["fault"], event["from"], event["to"], event))
+        elif event["event"] == "server up":
+            history.server_starts.append(event)
+        elif event["event"] == "aftermath":
+            history.aftermath.append(event["what"])
+    return history
+
+
+def _add_client_event(history: History, client: str, event: Event) -> None:
+    match event["event"]:
+        case "asked":
+            history.asked.setdefault(event["label"], event)
+        case "submitted":
+            history.submitted[event["label"]] = event["task_id"]
+        case "told":
+            facts = {name: event[name] for name in ("label", "task_id", "by", "since", "at", "answer", "value")}
+            value = event["value"]
+            if not facts["task_id"] and isinstance(value, dict):
+                facts["task_id"] = value["task_id"]
+            history.told.append(Told(**facts))
+        case "cancels" | "cancelled":
+            history.cancels.append(event)
+        case "map failed":
+            history.failed_maps.append(event)
+        case "client failed":
+            history.client_failures.append(f"{client}: {event['why']}")
