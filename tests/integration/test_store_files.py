@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -143,9 +144,11 @@ def test_a_server_whose_lock_file_was_removed_stops_writing_when_another_one_has
 
 def test_a_file_that_is_not_sqlite_is_refused_and_left_as_it_was(path: Path) -> None:
     path.write_text("my thesis\n" * 1000)
+    path.chmod(0o644)
     with pytest.raises(StoreBroken, match="not an SQLite database"):
         SqliteStore(path)
     assert path.read_text() == "my thesis\n" * 1000
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_a_database_of_another_program_is_refused_and_left_as_it_was(path: Path) -> None:
@@ -176,9 +179,26 @@ def test_a_store_whose_making_was_interrupted_is_made_again(path: Path) -> None:
     connection.close()
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreBroken, match="can't be opened"):
-        SqliteStore(tmp_path)
+def test_a_folder_is_refused_and_left_as_it_was(path: Path) -> None:
+    path.mkdir(mode=0o755)
+    with pytest.raises(StoreBroken, match="is not a file"):
+        SqliteStore(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+def test_a_pipe_is_refused(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(StoreBroken, match="is not a file"):
+        SqliteStore(path)
+
+
+def test_a_disk_without_locks_is_refused_with_the_reason(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("palpable._store.lock_file.fcntl.flock", flock)
+    with pytest.raises(StoreBroken, match=r"can't be locked \(No locks available\)"):
+        SqliteStore(path)
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:

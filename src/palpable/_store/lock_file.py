@@ -36,7 +36,13 @@ class LockFile:
             ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                os.close(self._descriptor)
+                raise StoreBroken(
+                    f"{guarded} can't be used as a store: its lock file {path} can't be locked ({error.strerror}). "
+                    "Is it on a network disk? Use a local one."
+                ) from error
             owner = os.pread(self._descriptor, 20, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
             raise StoreBroken(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from importlib import resources
@@ -36,7 +37,7 @@ def open_writer(path: str) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreBroken(f"this Python has SQLite {sqlite3.sqlite_version}; a store needs 3.33 or newer.")
-    _make_private(path)
+    _make_file(path)
     with _connected(path) as connection:
         _identify(connection, path)
         connection.execute("PRAGMA synchronous = FULL")
@@ -82,16 +83,24 @@ def _connected(path: str) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def _make_private(path: str) -> None:
+def _make_file(path: str) -> None:
     """Make the file if it is missing, with mode 0600; SQLite gives those beside it the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        # A backup that was put back may have any mode. Who can write here can have code run, who can read sees all.
-        for name in (path, f"{path}-wal", f"{path}-shm"):
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                if os.stat(name).st_mode & 0o077:
-                    os.chmod(name, 0o600)
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise StoreBroken(f"{path} is not a file. Give another path.") from None
+
+
+def _make_private(path: str) -> None:
+    """Narrow the mode of a file that is a store: a backup that was put back may have any.
+
+    Who can write to it can have code run, who can read it sees all.
+    """
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if os.stat(name).st_mode & 0o077:
+                os.chmod(name, 0o600)
 
 
 def _identify(connection: sqlite3.Connection, path: str) -> None:
@@ -101,6 +110,7 @@ def _identify(connection: sqlite3.Connection, path: str) -> None:
         for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
     )
     if not tables and not version and not application_id:
+        _make_private(path)
         _make_schema(connection, path)
     elif application_id != APPLICATION_ID:
         raise StoreBroken(f"{path} is an SQLite database, but not a store of Palpable. Give another path.")
@@ -110,6 +120,7 @@ def _identify(connection: sqlite3.Connection, path: str) -> None:
             f"this one knows {SCHEMA_VERSION}. Install that Palpable, or give another path."
         )
     else:
+        _make_private(path)
         _use_wal(connection, path)
         _check_pages(connection, path)
         migrate(connection, version)
