@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from palpable._core.task_state import Outcome
+from palpable.units.task_options import CallOptionArguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,3 +31,9 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_option_of_a_task_is_in_its_table() -> None:
+    text = (ROOT / "docs" / "options.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(CallOptionArguments.__annotations__)

@@ -28,7 +28,7 @@ from palpable import (
     TaskResponse,
     UnknownTask,
 )
-from palpable._connection import progress_bar
+from palpable._connection import bulk, progress_bar
 from palpable._wire.messages import CancelTasks, ResultsReceived, StatusReport, SubmitTasks
 from support.fake_server import FakeServer
 from support.wait import wait_until
@@ -563,6 +563,26 @@ def test_threads_that_use_the_same_key_at_once_all_get_the_result(fake_server: F
         keyed = fake_client.options(idempotency_key=f"order {number}")
         with ThreadPoolExecutor(len(calls)) as pool:
             assert list(pool.map(lambda call: call(keyed), calls)) == [6] * len(calls)  # noqa: B023 - called at once
+
+
+@pytest.mark.parametrize("key", [None, "order 17"])
+def test_an_interrupt_ends_a_task_unless_others_may_wait_for_it(
+    fake_server: FakeServer, fake_client: Client, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    fake_server.is_holding = True
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bulk, "wait_for_tasks", interrupt)
+        fake_client.options(idempotency_key=key).run(double, 1)
+    fake_client.get_status()  # an answer to this says that what was sent before has arrived
+    assert len(submitted_ids(fake_server)) == 1
+    assert any(isinstance(request, CancelTasks) for request in fake_server.received) is (key is None)
+    if key is not None:
+        future = fake_client.options(idempotency_key=key).submit(double, 1)
+        fake_server.release()
+        assert future.result() == 2
 
 
 def test_a_procedure_has_the_id_of_its_key(fake_server: FakeServer, fake_client: Client) -> None:
