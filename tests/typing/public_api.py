@@ -176,7 +176,14 @@ def with_an_executor() -> None:
 async def with_an_async_client() -> None:
     async with AsyncClient("path", "AF_UNIX", b"key") as client:
         assert_type(await client.run(double, 1), int)
-        assert_type(await client.map(double, [1]), list[int])
+        assert_type(await client.map(double, [1], progress=True), list[int])
+        assert_type(await client.map(size, ["p"]), list[int])
+        assert_type(await client.options(retries=1).options(name="n").run(size, "p"), int)
+        future = await client.submit(fetch, "u", limit=3)
+        assert_type(await future, bytes)
+        assert_type(await future.state(), str)
+        assert_type(await future.progress(), tuple[float, float, str] | None)
+        assert_type(await future.logs(), str)
         async for number in client.imap(double, [1]):
             assert_type(number, int)
         assert_type(await client.query_result("id"), TaskResult | None)

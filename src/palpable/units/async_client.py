@@ -92,6 +92,35 @@ class AsyncTaskFuture(Generic[T]):
         """Whether the task has ended, in any way."""
         return self._report.done()
 
+    async def state(self) -> str:
+        """Return "ready", "running", "retrying", "succeeded" and so on, as the server sees it now."""
+        info = None if self.done() else await self._info()
+        if info is not None:
+            return info.state
+        if not self.done():
+            return "ready"  # it is not sent yet
+        has_report = not self._report.cancelled() and self._report.exception() is None
+        return self._report.result().state if has_report else "failed"
+
+    async def progress(self) -> tuple[float, float, str] | None:
+        """Return (done, total, note) as the task last said by `Messenger.progress`; None if it said nothing."""
+        info = await self._info()
+        return None if info is None else info.progress
+
+    async def logs(self) -> str:
+        """Return what the task printed so far. Raises UnknownTask: the server knows it no more."""
+        return "".join([piece async for piece in _log_pieces(self._connection, self.task_id, follow=False)])
+
+    def follow_logs(self) -> AsyncIterator[str]:
+        """Yield what the task printed, and then what it prints, until it has ended."""
+        return _log_pieces(self._connection, self.task_id, follow=True)
+
+    async def _info(self) -> TaskInfo | None:
+        answer = await self._connection.answer_to(
+            lambda request_id: ListTasks(request_id=request_id, task_ids=[self.task_id])
+        )
+        return answer.tasks[0] if answer.tasks else None
+
     async def cancel(self) -> bool:
         """End the task, queued or running; return whether that was done. False: it had ended."""
         if self.done():
@@ -432,34 +461,17 @@ class AsyncClient(_AsyncCalls):
 
     async def logs(self, task_id: str) -> str:
         """Return what a task printed so far. Raises UnknownTask: the server knows no such task."""
-        return "".join([piece async for piece in self._pieces(task_id, follow=False)])
+        connection = await self._get_connection()
+        return "".join([piece async for piece in _log_pieces(connection, task_id, follow=False)])
 
     def follow_logs(self, task_id: str) -> AsyncIterator[str]:
         """Yield what a task printed, and then what it prints, until it has ended."""
-        return self._pieces(task_id, follow=True)
+        return self._followed_logs(task_id)
 
-    async def _pieces(self, task_id: str, *, follow: bool) -> AsyncGenerator[str, None]:
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        connection = await self._get_connection()
-        request = connection.ask(lambda request_id: ReadLogs(request_id=request_id, task_id=task_id, follow=follow))
-        try:
-            while True:
-                await request.news()
-                if request.error is not None:
-                    raise request.error
-                for piece in request.take_pieces():
-                    assert isinstance(piece, LogChunk)
-                    if not piece.is_known:
-                        raise _unknown(task_id)
-                    text = decode(piece.data, piece.is_last)
-                    if text:
-                        yield text
-                    if piece.is_last:
-                        return
-        finally:
-            connection.forget(request)
-            if not request.is_done():
-                connection.send(StopReading(request_id=request.request_id))
+    async def _followed_logs(self, task_id: str) -> AsyncGenerator[str, None]:
+        async with aclosing(_log_pieces(await self._get_connection(), task_id, follow=True)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def tasks(
         self, state: str | Sequence[str] | None = None, limit: int = 1000, *, tags: str | Sequence[str] | None = None
@@ -587,6 +599,29 @@ async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float,
     )
     report: TaskReport | None = answer.reports[0]
     return report
+
+
+async def _log_pieces(connection: AsyncConnection, task_id: str, *, follow: bool) -> AsyncGenerator[str, None]:
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    request = connection.ask(lambda request_id: ReadLogs(request_id=request_id, task_id=task_id, follow=follow))
+    try:
+        while True:
+            await request.news()
+            if request.error is not None:
+                raise request.error
+            for piece in request.take_pieces():
+                assert isinstance(piece, LogChunk)
+                if not piece.is_known:
+                    raise _unknown(task_id)
+                text = decode(piece.data, piece.is_last)
+                if text:
+                    yield text
+                if piece.is_last:
+                    return
+    finally:
+        connection.forget(request)
+        if not request.is_done():
+            connection.send(StopReading(request_id=request.request_id))
 
 
 def _unknown(task_id: str) -> UnknownTask:

@@ -100,6 +100,11 @@ def task(function: Any = None, /, **options: Any) -> Any:
     def wrapped(function: Any) -> TaskFunction[..., Any]:
         if not callable(function):
             raise TypeError(f"@task is for functions, not for {function!r}")
+        if isinstance(function, type | staticmethod | classmethod):
+            raise TypeError(
+                f"@task is for functions, not for {function!r}: decorate a function that makes the object, or put "
+                f"@task below @staticmethod or @classmethod"
+            )
         if type(function) is TaskFunction:
             return TaskFunction(function.__wrapped__, {**function._fields, **fields})
         return TaskFunction(function, fields)

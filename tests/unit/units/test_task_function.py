@@ -36,6 +36,16 @@ class Scale:
     def apply(self, number: int) -> int:
         return self.factor * number
 
+    @staticmethod
+    @task(retries=8)
+    def twice(number: int) -> int:
+        return number * 2
+
+    @classmethod
+    @task(retries=9)
+    def made(cls, factor: int) -> int:
+        return cls(factor).factor
+
 
 @task
 def plain(number: int) -> int:
@@ -65,6 +75,8 @@ def test_it_looks_like_the_function() -> None:
 def test_it_works_as_a_method() -> None:
     assert Scale(5).apply(2) == 10
     assert Scale.apply(Scale(5), 2) == 10
+    assert Scale.twice(2) == Scale(1).twice(2) == 4
+    assert Scale.made(7) == 7
 
 
 def test_options_may_be_left_out() -> None:
@@ -89,6 +101,8 @@ def test_the_facade_gives_the_decorator_and_leaves_the_module_of_the_same_name_a
         ),  # type: ignore[call-overload]
         (lambda: task(tries=1), TypeError, "there is no option 'tries'"),  # type: ignore[call-overload]
         (lambda: task(3), TypeError, "@task is for functions, not for 3"),  # type: ignore[call-overload]
+        (lambda: task(Scale), TypeError, "@task is for functions, not for <class"),
+        (lambda: task(staticmethod(len)), TypeError, "put @task below @staticmethod"),
         (lambda: task(retries=1)(None), TypeError, "@task is for functions, not for None"),  # type: ignore[arg-type]
         (lambda: tasks.treble.options(priority=0.5), TypeError, "priority must be a whole number"),  # type: ignore[arg-type]
     ],
@@ -136,6 +150,8 @@ def test_the_options_are_found(function: Any) -> None:
 
 def test_the_options_of_a_method_are_found() -> None:
     assert client_levels({}).of(Scale(1).apply).retries == 1
+    assert client_levels({}).of(Scale.twice).retries == 8
+    assert client_levels({}).of(Scale.made).retries == 9
     assert client_levels({}).of(Scale(1).__init__) == TaskOptions()  # type: ignore[misc]
     assert client_levels({}).of(len) == TaskOptions()
 
@@ -184,7 +200,9 @@ def test_every_call_of_a_client_uses_them(
 
 def test_a_submitted_method_uses_them(fake_server: FakeServer, fake_client: Client) -> None:
     assert fake_client.submit(Scale(3).apply, 2).result() == 6
-    assert options_received(fake_server) == [TaskOptions(retries=1)]
+    assert fake_client.submit(Scale.twice, 2).result() == 4
+    assert fake_client.submit(Scale.made, 2).result() == 2
+    assert [options.retries for options in options_received(fake_server)] == [1, 8, 9]
 
 
 def test_every_call_of_an_async_client_uses_them(fake_server: FakeServer) -> None:
