@@ -26,6 +26,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("TMPDIR", str(folder))
         patch.setenv("PALPABLE_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
         patch.setattr(tempfile, "tempdir", str(folder))
         yield
 

@@ -15,18 +15,25 @@ SECTIONS: Final = {
     "The server": {
         "serve": "Run a task server here, until Ctrl-C.",
         "status": "Show what the server and its workers do.",
+        "drain": "Have the server finish what runs, and start nothing more.",
         "stop": "Stop the server, and wait until it is gone.",
     },
     "New tasks": {
         "run": "Run a function, or any command, as a task.",
         "map": "Call a function with every line of the input, each in a task.",
+        "retry": "Submit again what failed or was cancelled.",
     },
     "Its tasks": {
         "tasks": "List tasks, the newest first.",
+        "show": "Show everything that is known of a task.",
         "logs": "Show what a task prints, also live.",
+        "wait": "Wait until tasks have ended.",
         "cancel": "End tasks, running or not.",
+        "purge": "Remove tasks that have ended.",
+        "export": "Write all tasks and results, as JSON lines.",
     },
     "Palpable": {
+        "completion": "Print the script that makes a shell complete commands.",
         "version": "Show which Palpable this is.",
     },
 }
@@ -43,9 +50,10 @@ Exit codes: 0 done; 1 the answer was no (an unknown task, nothing cancelled);
 Of a task: 1 failed, 3 crashed, 4 cancelled, 5 not run to its end by the server, 124 timed out.
 
 \b
-Completion of commands, options and task ids: put this into ~/.bashrc
-  eval "$(_PALPABLE_COMPLETE=bash_source palpable)"
-or with zsh_source into ~/.zshrc; for fish: _PALPABLE_COMPLETE=fish_source palpable | source
+Examples:
+  palpable serve &
+  palpable run math:hypot --args '[3, 4]'
+  palpable run -- make -j4 test
 """
 
 

@@ -60,6 +60,22 @@ def error_exit_code(error: BaseException) -> int:
     return FAILED
 
 
+def describe_end(report: TaskReport) -> str:
+    """Return in a few words how a task stands."""
+    if not report.outcome:
+        return f"has not ended yet, it is {report.state}"
+    if report.outcome == "error":
+        return " ".join(f"failed: {report.error_type}: {report.error_message}".rstrip(": ").split())
+    if report.outcome == "crashed" and report.exit_status is not None:
+        from palpable._wire.failure import signal_name
+
+        status = report.exit_status
+        return f"crashed: {f'killed by {signal_name(-status)}' if status < 0 else f'exited with code {status}'}"
+    return {"quit": "ended because the server stopped", "timeout": "ran longer than its timeout"}.get(
+        report.outcome, report.outcome
+    )
+
+
 def say_failure(report: TaskReport) -> None:
     """Say on stderr how a task failed: the traceback, and then a line."""
     say_error(_error_of(report), f"task {report.task_id} failed: " if report.outcome == "error" else "")

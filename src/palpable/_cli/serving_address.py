@@ -143,6 +143,17 @@ class ServingAddress:
             return f"Client() and the other commands find it, except here: {URL_VARIABLE} names another server."
         return "Client() and the other commands find it."
 
+    def is_taken(self) -> bool:
+        """Whether somebody listens there now."""
+        family = sockets.AF_UNIX if self.path else sockets.AF_INET6 if ":" in self.host else sockets.AF_INET
+        with sockets.socket(family) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(self.address)
+            except OSError:
+                return False
+            return True
+
     def refused(self, error: OSError) -> Failure:
         """Return what to say when the server can't listen there."""
         place = self.path or f"{self.host}:{self.port}"

@@ -159,6 +159,12 @@ class Server(Servant):
     def authkey(self) -> bytes:
         return self._authkey
 
+    @property
+    def store_path(self) -> str | None:
+        """The file in which tasks and results are kept; None: they are in memory."""
+        path: str | None = self._settings["store_path"]
+        return path
+
     def client(self) -> Client:
         """Return a client of this server."""
         from palpable.units.client import Client

@@ -17,8 +17,12 @@ from support.command_line import Serve, first_line, started
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the default server, for commands and for clients in this process. Tasks can import `support`."""
+    """The folder of the default server, for commands and for clients in this process. Tasks can import `support`.
+
+    Its store is in the folder `state` beside it.
+    """
     monkeypatch.setenv("PALPABLE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     paths = [str(Path(tasks.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(os.path.abspath(path) for path in paths if path))
     return tmp_path / "home"
@@ -41,6 +45,12 @@ def serve() -> Iterator[Serve]:
 def default_server(serve: Serve) -> subprocess.Popen[str]:
     """The user's default server."""
     return serve()
+
+
+@pytest.fixture
+def memory_server(serve: Serve) -> subprocess.Popen[str]:
+    """The same without a store: what it has not finished at its end has failed."""
+    return serve("--store", "none")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -46,16 +47,18 @@ def test_the_default_server_is_for_its_user_alone(default_server: subprocess.Pop
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_with_exit_code_0(
-    default_server: subprocess.Popen[str], client: Client, home: Path, tmp_path: Path, number: signal.Signals
+    memory_server: subprocess.Popen[str], home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
+    client = Client()
     running = client.submit(tasks.block, str(tmp_path))
     wait_until((tmp_path / "blocked").exists)
-    family = [child.pid for child in psutil.Process(default_server.pid).children(recursive=True)]
-    os.killpg(default_server.pid, number)  # as Ctrl-C in a terminal does
+    family = [child.pid for child in psutil.Process(memory_server.pid).children(recursive=True)]
+    os.killpg(memory_server.pid, number)  # as Ctrl-C in a terminal does
     with pytest.raises(TaskKilledByQuitSignal):
         running.result(timeout=20)
-    assert default_server.communicate(timeout=20) == ("", "")
-    assert default_server.returncode == 0
+    client.close()
+    assert memory_server.communicate(timeout=20) == ("", "")
+    assert memory_server.returncode == 0
     wait_gone(family)
     assert os.listdir(home) == ["authkey"]
 
@@ -306,7 +309,10 @@ def test_ctrl_c_ends_following_and_leaves_the_task(client: Client, tmp_path: Pat
     assert future.result(timeout=20) == "done"
 
 
-def test_following_ends_with_one_line_when_the_server_goes(client: Client, tmp_path: Path) -> None:
+def test_following_ends_with_one_line_when_the_server_goes(
+    memory_server: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client()
     future = client.submit(tasks.print_and_wait, str(tmp_path))
     with started("logs", "-f", future.task_id) as process:
         first_line(process)
@@ -315,6 +321,7 @@ def test_following_ends_with_one_line_when_the_server_goes(client: Client, tmp_p
         assert process.returncode in (0, 2)  # it may see the task end, or only the connection
         assert errors.count("\n") == (process.returncode == 2)
     assert isinstance(future.exception(timeout=20), TaskKilledByQuitSignal)
+    client.close()
 
 
 @pytest.mark.parametrize("options", [[], ["-f"]])
@@ -398,27 +405,32 @@ def test_stop_says_so_if_the_server_takes_longer(client: Client, tmp_path: Path)
 
 
 def test_a_server_that_takes_over_while_the_last_one_ends_keeps_its_socket(
-    default_server: subprocess.Popen[str], client: Client, serve: Serve, tmp_path: Path
+    memory_server: subprocess.Popen[str], serve: Serve, tmp_path: Path
 ) -> None:
-    client.submit(tasks.start_tree, "a child", str(tmp_path), "block", ignores_sigterm=True)
-    wait_until((tmp_path / "task").exists)
-    default_server.terminate()
-    successor = wait_until(lambda: _try_to_serve(serve))
-    assert default_server.poll() is None
-    assert default_server.wait(timeout=20) == 0
+    with Client() as client:
+        client.submit(tasks.start_tree, "a child", str(tmp_path), "block", ignores_sigterm=True)
+        wait_until((tmp_path / "task").exists)
+        memory_server.terminate()
+        successor = wait_until(lambda: _try_to_serve(serve))
+    assert memory_server.poll() is None
+    assert memory_server.wait(timeout=20) == 0
     assert f"pid {successor.pid}" in answer("status")
 
 
 def _try_to_serve(serve: Serve) -> subprocess.Popen[str] | None:
     try:
-        return serve()
+        return serve("--store", "none")
     except AssertionError:  # the last one has not even heard of its end
         return None
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------
 
-QUESTIONS = [["status"], ["tasks"], ["logs", "x"], ["logs", "-f", "x"], ["cancel", "x"], ["stop"]]
+QUESTIONS = [
+    *(["status"], ["tasks"], ["logs", "x"], ["logs", "-f", "x"], ["cancel", "x"], ["stop"], ["drain"], ["wait", "x"]),
+    *(["show", "x"], ["retry", "x"], ["purge", "--all"], ["export"], ["map", "math:sqrt"], ["run", "math:sqrt"]),
+    *(["run", "--", "true"],),
+]
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)
@@ -470,7 +482,7 @@ def completed(words: str, last: str) -> list[str]:
 
 
 def test_the_shell_completes_commands_options_and_states() -> None:
-    assert completed("palpable", "st") == ["status", "stop"]
+    assert completed("palpable", "sto") == ["stop"]
     assert completed("palpable tasks", "--st") == ["--state"]
     assert completed("palpable tasks --state", "r") == ["ready", "running", "retrying"]
 
@@ -484,6 +496,26 @@ def test_the_shell_completes_the_ids_of_tasks(client: Client, tmp_path: Path) ->
     assert completed("palpable cancel", running.task_id[:10]) == [running.task_id]
     (tmp_path / "holding.go").touch()
     running.result(timeout=20)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell_is_printed(shell: str) -> None:
+    script = answer("completion", shell)
+    assert f"_PALPABLE_COMPLETE={shell}_complete" in script
+
+
+def test_bash_takes_the_script_and_completes() -> None:
+    line = f'eval "$({shlex.join(PALPABLE)} completion bash)"; complete -p palpable'
+    result = subprocess.run(["bash", "--norc", "-c", line], capture_output=True, text=True, timeout=20)
+    assert result.returncode == 0 and result.stdout.startswith("complete ") and result.stdout.endswith("palpable\n")
+
+
+def test_the_shell_does_not_wait_for_a_server_that_does_not_answer(default_server: subprocess.Popen[str]) -> None:
+    default_server.send_signal(signal.SIGSTOP)
+    try:
+        assert completed("palpable logs", "") == []
+    finally:
+        default_server.send_signal(signal.SIGCONT)
 
 
 def test_without_a_server_the_shell_completes_nothing_and_says_nothing() -> None:

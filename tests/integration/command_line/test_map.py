@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from palpable import Client
-from support.command_line import PALPABLE, answer, palpable, refusal, started
+from support.command_line import PALPABLE, answer, palpable, started
 from support.wait import wait_until
 
 pytestmark = pytest.mark.usefixtures("default_server")
@@ -180,8 +180,3 @@ def test_a_bar_does_not_keep_results_from_where_they_go(tmp_path: Path) -> None:
     os.close(leader)
     assert (tmp_path / "results").read_text() == "2\n3\n"
     assert b"math:isqrt" in shown and process.returncode == 0
-
-
-@pytest.mark.parametrize("arguments", [["sqrt"], ["math:sqrt", "--window", "0"], [], ["math:sqrt", "math:sin"]])
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str]) -> None:
-    refusal(2, "map", *arguments)

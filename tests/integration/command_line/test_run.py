@@ -276,35 +276,6 @@ def test_a_command_ends_with_its_tree(tmp_path: Path, client: Client) -> None:
     wait_gone([int((tmp_path / "pid").read_text())])
 
 
-# --- mistakes -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "module:function"),
-        (["--"], "no command after --"),
-        (["ls"], "palpable run -- ls"),
-        (["os:"], "module:function"),
-        (["os.path.join"], "module:function"),
-        (["math:sqrt", "--", "ls"], "not both"),
-        (["--args", "[1]", "--", "ls"], "--args and --kwargs are for functions"),
-        (["math:sqrt", "--args", "[1"], "--args is not JSON"),
-        (["math:sqrt", "--args", "1"], "--args must be a JSON list"),
-        (["math:sqrt", "--kwargs", "[1]"], "--kwargs must be a JSON object"),
-        (["math:sqrt", "--timeout", "0"], "--timeout"),
-        (["math:sqrt", "--timeout", "soon"], "no length of time"),
-        (["math:sqrt", "--delay", "-1"], "no length of time"),
-        (["math:sqrt", "--retries", "-1"], "--retries"),
-        (["math:sqrt", "--priority", "high"], "--priority"),
-        (["math:sqrt", "--isolation", "none"], "--isolation"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str) -> None:
-    assert says in refusal(2, "run", *arguments)
-
-
 def test_the_function_is_not_imported_by_the_command_itself(project: Path) -> None:
     (project / "loud.py").write_text(
         "import os\n"

@@ -43,9 +43,9 @@ def test_every_option_and_argument_is_explained(name: str) -> None:
     assert all(len(line) <= 100 for line in result.output.splitlines() if "palpable serve --host" not in line)
 
 
-def test_help_lists_the_commands_the_exit_codes_and_completion() -> None:
+def test_help_lists_the_commands_and_the_exit_codes() -> None:
     output = CliRunner().invoke(command_line, ["--help"]).output
-    for text in [*COMMANDS.values(), "Exit codes", "_PALPABLE_COMPLETE=bash_source", "PALPABLE_URL"]:
+    for text in [*COMMANDS.values(), "Exit codes", "PALPABLE_URL"]:
         assert text in output
 
 
@@ -76,6 +76,22 @@ def test_every_command_is_in_the_docs(name: str) -> None:
         ["serve", "--task-timeout-seconds", "-1"],
         ["serve", "--tls-key", "x"],
         ["stop", "--timeout-seconds", "soon"],
+        ["stop", "--now", "--drain-seconds", "1"],
+        ["stop", "--drain-seconds", "-1"],
+        ["serve", "--drain-seconds", "-1"],
+        ["drain", "--off", "--wait"],
+        ["drain", "--timeout", "1s"],
+        ["purge"],
+        ["purge", "--all", "--state", "failed"],
+        ["purge", "--state", "running"],
+        ["purge", "--older-than", "x"],
+        ["wait", "--timeout", "soon", "x"],
+        ["show"],
+        ["completion", "tcsh"],
+        ["map"],
+        ["map", "sqrt"],
+        ["map", "math:sqrt", "math:sin"],
+        ["map", "math:sqrt", "--window", "0"],
     ],
     ids=" ".join,
 )
@@ -84,6 +100,37 @@ def test_a_mistake_is_one_line_that_leads_to_the_help(arguments: list[str], capf
     output, errors = capfd.readouterr()
     assert not output
     assert errors.count("\n") == 1 and "--help`" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "module:function"),
+        (["--"], "no command after --"),
+        (["ls"], "palpable run -- ls"),
+        (["os:"], "module:function"),
+        (["os.path.join"], "module:function"),
+        (["math:sqrt", "--", "ls"], "not both"),
+        (["--args", "[1]", "--", "ls"], "--args and --kwargs are for functions"),
+        (["math:sqrt", "--args", "[1"], "--args is not JSON"),
+        (["math:sqrt", "--args", "1"], "--args must be a JSON list"),
+        (["math:sqrt", "--kwargs", "[1]"], "--kwargs must be a JSON object"),
+        (["math:sqrt", "--timeout", "0"], "--timeout"),
+        (["math:sqrt", "--timeout", "soon"], "no length of time"),
+        (["math:sqrt", "--delay", "-1"], "no length of time"),
+        (["math:sqrt", "--retries", "-1"], "--retries"),
+        (["math:sqrt", "--priority", "high"], "--priority"),
+        (["math:sqrt", "--isolation", "none"], "--isolation"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_what_to_run_is_one_line_that_says_what_is_meant(
+    arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command_line, ["run", *arguments]) == 2
+    output, errors = capfd.readouterr()
+    assert not output
+    assert errors.count("\n") == 1 and says in errors
 
 
 def test_without_a_command_the_help_is_shown_and_it_is_a_mistake(capfd: pytest.CaptureFixture[str]) -> None:

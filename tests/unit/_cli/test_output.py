@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from palpable._cli.commands.tasks import as_object, progress_of, state_of
 from palpable._cli.output import has_colours, one_line
+from palpable._cli.task_table import as_object, progress_of, state_of
 from palpable._wire.messages import TaskInfo
 
 

@@ -8,10 +8,11 @@ from palpable._cli.ending import FAILED
 from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.task_ids import task_id_argument
+from palpable._cli.task_table import UNFINISHED
 
 
 @click.command()
-@task_id_argument(many=True, states=("ready", "running"))
+@task_id_argument(many=True, states=UNFINISHED)
 @json_option
 @server_options
 def command(server: ServerChoice, task_ids: tuple[str, ...], as_json: bool) -> int:
@@ -19,6 +20,11 @@ def command(server: ServerChoice, task_ids: tuple[str, ...], as_json: bool) -> i
 
     A running task's whole process tree is ended: with SIGTERM, and after the server's grace time with SIGKILL. The exit
     code is 1 if none of the tasks was cancelled by this.
+
+    \b
+    Examples:
+      palpable cancel 5b1e0c4f8a9d4f21a3b0000000000001
+      palpable tasks --state ready --json | jq -r .task_id | xargs -r palpable cancel
     """
     from palpable._connection.questions import cancel_tasks, list_tasks
 

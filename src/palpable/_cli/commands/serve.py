@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palpable._cli.current_folder import import_from_here
-from palpable._cli.ending import discard_output
+from palpable._cli.ending import Failure, discard_output
 from palpable._cli.output import json_option, print_json
 from palpable._cli.serving_address import ServingAddress
+from palpable._cli.state_folder import default_store
+from palpable._store.store import StoreBroken
 from palpable.servants.settings import usable_cores
 
 if TYPE_CHECKING:
@@ -57,6 +60,20 @@ if TYPE_CHECKING:
     help="Tasks find this module imported already; may be given several times.",
 )
 @click.option(
+    "--store",
+    metavar="PATH",
+    help="Keep tasks and results in this file, so that they survive the end of the server; none: in memory alone. "
+    "[default: palpable/jobs.db in $XDG_STATE_HOME or ~/.local/state]",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0, 86_400),
+    metavar="SECONDS",
+    default=0,
+    show_default=True,
+    help="When it is told to stop, let what runs end within this time.",
+)
+@click.option(
     "--task-timeout-seconds",
     type=click.FloatRange(0.001),
     metavar="SECONDS",
@@ -68,9 +85,7 @@ if TYPE_CHECKING:
     "--retention-seconds",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    default=60,
-    show_default=True,
-    help="Finished tasks are kept so long.",
+    help="Finished tasks are kept so long. [default: 86400, a day; without a store 60]",
 )
 @click.option(
     "--retention-capacity",
@@ -95,8 +110,10 @@ def command(
     workers: int | None,
     isolation: Any,
     preload: tuple[str, ...],
+    store: str | None,
+    drain_seconds: float,
     task_timeout_seconds: float,
-    retention_seconds: float,
+    retention_seconds: float | None,
     retention_capacity: int,
     log_folder: str | None,
     as_json: bool,
@@ -108,7 +125,14 @@ def command(
 
     Tasks run in the folder where this is called, and may import modules from there.
 
+    Tasks and results are kept in a file. A server that was killed loses nothing: the next one on the same file goes on
+    with what it had accepted, and says so. With --drain-seconds, SIGTERM lets running tasks end within that time; what
+    does not is handed back, to be run by the next server. A second SIGTERM or Ctrl-C hurries.
+
     \b
+    Examples:
+      palpable serve --workers 8 --drain-seconds 30
+      palpable serve --store none
     A server that other machines can reach:
       palpable serve --host 0.0.0.0 --port 8089 --tls-certificate server.crt --tls-key server.key
     """
@@ -124,6 +148,8 @@ def command(
             num_workers=count,
             isolation=isolation,
             preload=preload,
+            store=_store_path(store),
+            drain_seconds=drain_seconds,
             task_timeout_seconds=task_timeout_seconds,
             result_retention_seconds=retention_seconds,
             result_retention_capacity=retention_capacity,
@@ -131,10 +157,17 @@ def command(
             allow_plaintext=allow_plaintext,
         )
 
+        def announce(address: str | tuple[str, int]) -> None:
+            _announce(where.listening(address), server, count, as_json=as_json)
+
         try:
-            server.serve(on_listening=lambda address: _announce(where.listening(address), count, as_json=as_json))
+            server.serve(on_listening=announce)
         except OSError as error:
             raise where.refused(error) from None
+        except StoreBroken as error:
+            if where.is_taken():  # by the server that has the store, most likely: that is the better advice
+                raise where.refused(OSError(errno.EADDRINUSE, "")) from None
+            raise Failure(f"{error} To keep nothing: --store none.") from None
         finally:
             server.close()
 
@@ -153,16 +186,51 @@ def _make_server(where: ServingAddress, **settings: Any) -> Server:
         raise click.UsageError(str(error)) from None
 
 
-def _announce(where: ServingAddress, num_workers: int, *, as_json: bool) -> None:
+def _store_path(store: str | None) -> str | None:
+    if store == "none":
+        return None
+    return str(default_store(create=True)) if store is None else store
+
+
+def _announce(where: ServingAddress, server: Server, num_workers: int, *, as_json: bool) -> None:
+    store = server.store_path
     try:
         if as_json:
             key_path = None if where.key_path is None else str(where.key_path)
-            print_json({"url": where.url, "authkey_file": key_path, "pid": os.getpid(), "num_workers": num_workers})
-        else:
-            workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
-            click.echo(f"Listening on {where.url} with {workers}. {where.how_to_reach}")
+            print_json(
+                {
+                    "url": where.url,
+                    "authkey_file": key_path,
+                    "pid": os.getpid(),
+                    "num_workers": num_workers,
+                    "store": store,
+                    "recovered": server.recovered,
+                }
+            )
+            return
+        workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
+        click.echo(f"Listening on {where.url} with {workers}. {where.how_to_reach}")
+        if store is not None:
+            click.echo(f"Tasks and results are kept in {store}.{_recovery(server.recovered)}")
     except BrokenPipeError:
         discard_output()  # nobody reads it; the server serves all the same
+
+
+RECOVERED = {
+    "interrupted": "that ran and run again",
+    "ready": "ready to run",
+    "scheduled": "to run later",
+    "retrying": "to be retried",
+    "lost": "lost, since they may run once at most",
+    "cancelled": "cancelled with their client or parent",
+    "finished": "finished",
+}
+"""What became of the tasks of the server before, in the order in which it matters."""
+
+
+def _recovery(counts: dict[str, int]) -> str:
+    parts = [f"{counts[what]} {text}" for what, text in RECOVERED.items() if counts.get(what)]
+    return f" Recovered: {', '.join(parts)}." if parts else ""
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from palpable._cli.commands.tasks import progress_of
 from palpable._cli.output import has_colours, json_option, one_line, print_json, terminal_width
 from palpable._cli.quantities import duration, size
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.table import Column, table_lines
+from palpable._cli.task_table import progress_of
 
 if TYPE_CHECKING:
     from palpable._wire.messages import TaskInfo
@@ -24,6 +24,11 @@ def command(server: ServerChoice, as_json: bool) -> None:
 
     CPU is the share of one core that a worker's process has used in its life, memory what it holds now, both with all
     its descendants.
+
+    \b
+    Examples:
+      palpable status
+      palpable status --json | jq '.tasks.running'
     """
     from palpable._connection.questions import list_tasks
     from palpable._wire.messages import GetStatus
@@ -49,7 +54,7 @@ def _summary(url: str, status: dict[str, Any]) -> list[tuple[str, str]]:
     busy = sum(worker["is_busy"] for worker in status["worker_status"])
     tasks = [
         f"{counts[state]} {state}"
-        for state in ("running", "ready", "succeeded", "failed", "cancelled")
+        for state in ("running", "ready", "scheduled", "retrying", "succeeded", "failed", "cancelled")
         if counts.get(state)
     ]
     waiting = f", {status['waiting']} of the running ones waiting for others" if status["waiting"] else ""
@@ -59,12 +64,24 @@ def _summary(url: str, status: dict[str, Any]) -> list[tuple[str, str]]:
         ("workers", f"{status['num_workers']}, {busy} busy, isolation {status['isolation']}"),
         ("tasks", (", ".join(tasks) or "none") + waiting),
         ("results", f"{status['result_cache_size']} kept"),
+        ("store", _store(status["store"])),
         ("processes", f"{status['processes']['live']} at work, {status['processes']['idle']} idle"),
     ]
+    if status["is_draining"]:
+        lines.insert(
+            1, ("draining", f"{counts.get('running', 0)} still running; to take it back: palpable drain --off")
+        )
     if status["preloaded"]:
         lines.append(("preloaded", ", ".join(status["preloaded"])))
     lines += [("not loaded", one_line(f"{name}: {why}")) for name, why in status["not_preloaded"].items()]
     return lines
+
+
+def _store(store: dict[str, Any] | None) -> str:
+    if store is None:
+        return "none: what is not finished is lost when the server ends"
+    full = ", and its disk is full: nothing new is accepted until there is room" if store["is_full"] else ""
+    return f"{one_line(store['path'])}, {size(store['size_bytes'])}{full}"
 
 
 class _Worker(NamedTuple):

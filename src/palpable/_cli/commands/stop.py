@@ -22,38 +22,60 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0, 86_400),
+    metavar="SECONDS",
+    help="Let what runs end within this time. [default: as `palpable serve` was told]",
+)
+@click.option("--now", is_flag=True, help="End what runs at once; also of a server that drains already.")
+@click.option(
     "--timeout-seconds",
     type=click.FloatRange(0),
     metavar="SECONDS",
     default=30,
     show_default=True,
-    help="Wait so long for its end.",
+    help="Wait so long for its end, after the time to drain.",
 )
 @json_option
 @server_options
-def command(server: ServerChoice, timeout_seconds: float, as_json: bool) -> None:
+def command(
+    server: ServerChoice, drain_seconds: float | None, now: bool, timeout_seconds: float, as_json: bool
+) -> None:
     """Stop the server, and wait until it is gone.
 
-    Running tasks are ended, and they and the queued ones fail with TaskKilledByQuitSignal. When this returns, another
-    `palpable serve` can take the address.
+    Running tasks may end within the time to drain; then they are ended. With a store they are handed back, and the next
+    server on it runs them and the queued ones; without, these fail with TaskKilledByQuitSignal. When this returns,
+    another `palpable serve` can take the address.
+
+    \b
+    Examples:
+      palpable stop --drain-seconds 60
+      palpable stop --now
     """
+    if now and drain_seconds is not None:
+        raise click.UsageError("either --now or --drain-seconds")
     from palpable._wire.messages import QuitServer
 
     begun = time.monotonic()
     with server.connection() as connection:
         info = dict(connection.info)
+        drain = 0.0 if now else float(info.get("drain_seconds") or 0) if drain_seconds is None else drain_seconds
         process = _watch_process(connection)
         try:
-            connection.answer_to(lambda request_id: QuitServer(request_id=request_id))
-            deadline = begun + timeout_seconds
+            connection.answer_to(lambda request_id: QuitServer(request_id=request_id, drain_seconds=drain))
+            deadline = begun + drain + timeout_seconds
             is_gone = _wait_closed(connection, deadline) and (process is None or _wait_ended(process, deadline))
+        except KeyboardInterrupt:
+            if drain:
+                click.echo("palpable: the server goes on draining. To hurry it: palpable stop --now", err=True)
+            raise
         finally:
             if process is not None:
                 os.close(process)
     if not is_gone:
         raise Failure(
-            f"the server (pid {info.get('pid')}) is told to stop, and has not ended within {timeout_seconds:g} s. "
-            f"Wait longer with --timeout-seconds, or look into its server.log."
+            f"the server (pid {info.get('pid')}) is told to stop, and has not ended within {drain + timeout_seconds:g} "
+            f"s. Wait longer with --timeout-seconds, or look into its server.log."
         )
     if as_json:
         print_json({"pid": info.get("pid"), "seconds": round(time.monotonic() - begun, 3)})
