@@ -105,6 +105,9 @@ def map_all(
             # Known before it is sent: an interrupt between the two has it cancelled for nothing, which does no harm.
             sizes[arrival] = size
             connection.add_task(request, pickled.data, options, arrival)
+            if form == "chunk":
+                connection.flush(wait=False)  # so that workers have the first while the next is pickled
+        unpickled = _unpickle_as_they_come(connection, group, sizes) if on_progress is None else {}
         _wait_for_all(connection, group, sizes, on_progress)
         if group.first_failed is not None:
             raise group.first_failed.exception()
@@ -116,13 +119,31 @@ def map_all(
     results: list[Any] = []
     for arrival in sizes:
         assert arrival.report is not None
-        values = result_of(arrival.report)
+        values = unpickled.pop(arrival) if arrival in unpickled else result_of(arrival.report)
         arrival.report = None
         if arrival.is_chunk:
             results += values
         else:
             results.append(values)
     return results
+
+
+def _unpickle_as_they_come(connection: Connection, group: Group, sizes: dict[Arrival, int]) -> dict[Arrival, Any]:
+    """Return the values of the chunks that came before the last one, unpickled while workers were busy with others.
+
+    Not for tasks: they would give up their slot and wait for it anew for each.
+    """
+    unpickled: dict[Arrival, Any] = {}
+    if connection.is_inside_task or not next(iter(sizes)).is_chunk:
+        return unpickled
+    while len(unpickled) < len(sizes) - 1:
+        connection.wait(lambda: group.first_failed is not None or len(group.arrived) > len(unpickled), (group,))
+        if group.first_failed is not None:
+            break
+        for arrival in list(group.arrived)[len(unpickled) :]:
+            assert arrival.report is not None
+            unpickled[arrival] = result_of(arrival.report)
+    return unpickled
 
 
 def _wait_for_all(connection: Connection, group: Group, sizes: dict[Arrival, int], on_progress: Report | None) -> None:
