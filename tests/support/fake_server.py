@@ -30,6 +30,7 @@ from palpable._wire.messages import (
     ResultsFound,
     ResultsPushed,
     ResultsReceived,
+    ResultsWatched,
     StatusReport,
     SubmitTasks,
     TaskInfo,
@@ -39,6 +40,7 @@ from palpable._wire.messages import (
     TasksAccepted,
     TasksCancelled,
     WaitOver,
+    WatchResults,
 )
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 
@@ -86,10 +88,12 @@ class FakeServer:
         self.is_holding = False
         self.reports: dict[str, TaskReport] = {}
         self.executed: list[str] = []
-        self._held: list[tuple[Conversation, SubmitTasks]] = []
+        self._held: list[tuple[Conversation, list[TaskRequest]]] = []
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._pushed: set[str] = set()
+        self._seen: set[str] = set()
+        self._watchers: dict[str, Conversation] = {}
+        """By task: who gets the result."""
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
 
@@ -110,6 +114,7 @@ class FakeServer:
             self._listener.close()
             self._listener = None
             Path(self.address).unlink()
+            self._threads[0].join(10)  # so that no connection comes after those that are ended now
         self.drop_connections()
         for thread in self._threads:
             thread.join(10)
@@ -118,12 +123,13 @@ class FakeServer:
 
     def drop_connections(self) -> None:
         """End every connection without a word."""
-        for conversation in self.conversations:
+        # The next ones come while these are ended, and stay.
+        with self._changed:
+            ended, self.conversations = self.conversations, []
+            self._changed.notify_all()
+        for conversation in ended:
             with contextlib.suppress(OSError):
                 conversation.sock.shutdown(socket.SHUT_RDWR)
-        with self._changed:
-            self.conversations.clear()
-            self._changed.notify_all()
 
     def __enter__(self) -> FakeServer:
         return self.start()
@@ -143,8 +149,8 @@ class FakeServer:
         """Run what was held, and run the next ones at once."""
         with self._lock:
             held, self._held, self.is_holding = self._held, [], False
-        for conversation, request in held:
-            self._run_tasks(conversation, request)
+        for conversation, tasks in held:
+            self._run_tasks(conversation, tasks)
 
     def _run(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -198,6 +204,8 @@ class FakeServer:
                     self.reports.pop(task_id, None)
         elif isinstance(request, QueryResults):
             self._run(self._query, conversation, request)
+        elif isinstance(request, WatchResults):
+            self._watch(conversation, request)
         elif isinstance(request, BeginWait):
             self._run(self._begin_wait, conversation, request)
         elif isinstance(request, CancelTasks):
@@ -226,18 +234,32 @@ class FakeServer:
                 return
         conversation.send(TasksAccepted(request_id=request.request_id))
         with self._lock:
+            # A result that was taken is gone; but the real server keeps that of a task with a key.
+            seen = self.reports if request.options.idempotency_key else self._seen
+            known = [task.task_id for task in request.tasks if task.task_id in seen]
+            self._seen |= {task.task_id for task in request.tasks}
             for task in request.tasks:
-                self.reports[task.task_id] = TaskReport(task.task_id, "ready")
+                if task.task_id not in known:
+                    self.reports[task.task_id] = TaskReport(task.task_id, "ready")
                 if request.delivery == "push":
-                    self._pushed.add(task.task_id)
+                    self._watchers[task.task_id] = conversation
+            tasks = [task for task in request.tasks if task.task_id not in known]
             if self.is_holding:
-                self._held.append((conversation, request))
-                return
-        self._run_tasks(conversation, request)
+                self._held.append((conversation, tasks))
+                tasks = []
+        self._run_tasks(conversation, tasks)
+        self._push(known)
 
-    def _run_tasks(self, conversation: Conversation, request: SubmitTasks) -> None:
-        reports = []
-        for task in request.tasks:
+    def _watch(self, conversation: Conversation, request: WatchResults) -> None:
+        with self._lock:
+            known = [task_id for task_id in request.task_ids if task_id in self.reports]
+            self._watchers |= dict.fromkeys(known, conversation)
+        unknown = [task_id for task_id in request.task_ids if task_id not in known]
+        conversation.send(ResultsWatched(request_id=request.request_id, unknown=unknown))
+        self._push(known)
+
+    def _run_tasks(self, conversation: Conversation, tasks: list[TaskRequest]) -> None:
+        for task in tasks:
             with self._lock:
                 if self.reports[task.task_id].outcome:
                     continue  # cancelled
@@ -246,8 +268,17 @@ class FakeServer:
                 self.reports[task.task_id] = report
                 self.executed.append(task.task_id)
                 self._changed.notify_all()
-            reports.append(report)
-        if reports and request.delivery == "push":
+        self._push([task.task_id for task in tasks])
+
+    def _push(self, task_ids: list[str]) -> None:
+        """Send those that have ended to those who wait for them."""
+        due: dict[Conversation, list[TaskReport]] = {}
+        with self._lock:
+            for task_id in task_ids:
+                report = self.reports.get(task_id)
+                if report is not None and report.outcome and task_id in self._watchers:
+                    due.setdefault(self._watchers.pop(task_id), []).append(report)
+        for conversation, reports in due.items():
             sequence = conversation.next_sequence([report.task_id for report in reports])
             conversation.send(ResultsPushed(sequence=sequence, reports=reports))
 
@@ -318,8 +349,4 @@ class FakeServer:
                 cancelled.append(is_cancelled)
             self._changed.notify_all()
         conversation.send(TasksCancelled(request_id=request.request_id, cancelled=cancelled))
-        done = zip(request.task_ids, cancelled, strict=True)
-        pushed = [self.reports[task_id] for task_id, is_cancelled in done if is_cancelled and task_id in self._pushed]
-        if pushed:
-            sequence = conversation.next_sequence([report.task_id for report in pushed])
-            conversation.send(ResultsPushed(sequence=sequence, reports=pushed))
+        self._push([task_id for task_id, is_cancelled in zip(request.task_ids, cancelled, strict=True) if is_cancelled])

@@ -1,26 +1,31 @@
 """A connection for programs that run on an asyncio loop: no threads, everything happens in the loop.
 
 What is sent in one turn of the loop leaves together. Not safe to use from other threads, as nothing in asyncio is.
+
+It ends and goes on as `connection` does: when its link breaks and something is expected from the server, a task of the
+loop connects again, and the new link takes over what is expected.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Literal
 
 from palpable._connection.address import Address
-from palpable._connection.dialing import CONNECT_SECONDS, Tls, certificates_in, tls_unreachable, unreachable
+from palpable._connection.async_link import AsyncLink
 from palpable._connection.inside import current_task_id, identity
-from palpable._connection.outbox import Outbox
+from palpable._connection.outbox import Delivery
 from palpable._connection.pending import Pending
+from palpable._connection.reconnecting import delays, seconds_to_try
 from palpable._connection.shared_taker import submit_shared
 from palpable._connection.waiting import LogRequest, Request, ResultTaker
-from palpable._wire.framing import FrameError, FrameReader, encode_frame
-from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
-from palpable._wire.messages import BeginWait, EndWait, Message, ServerAnswer, TaskOptions, TaskReport, TaskRequest
-from palpable.units.task_exceptions import PayloadTooLarge, ServerError, ServerUnreachable
+from palpable._wire.messages import BeginWait, EndWait, Message, TaskOptions, TaskReport, TaskRequest
+from palpable.units.task_exceptions import PalpableError, PayloadTooLarge, ServerError, ServerUnreachable
+
+CLOSE_SECONDS = 2.0
+"""How long `close` waits for a server that is away and has not got everything."""
 
 
 class AsyncRequest(LogRequest):
@@ -28,8 +33,9 @@ class AsyncRequest(LogRequest):
 
     __slots__ = ("_news",)
 
-    def __init__(self, request_id: int) -> None:
+    def __init__(self, request_id: int, on_answer: Callable[[Message], None] | None = None) -> None:
         super().__init__(request_id)
+        self.on_answer = on_answer
         self._news = asyncio.Event()
 
     def wake_watchers(self) -> None:
@@ -69,79 +75,43 @@ class AsyncArrival:
         self.fail(error)
 
 
-class AsyncConnection(asyncio.Protocol):
-    """A connection to a server, after the handshake. Made by `open_async`."""
+class AsyncConnection:
+    """A connection to a server, after the handshake, over one link after another.
 
-    def __init__(self, address: Address, authkey: bytes) -> None:
+    Args:
+        link: the first one, proven.
+        address: where it leads, for messages.
+        dial: makes another one, proven. Raises ServerUnreachable when there may be one later.
+        reconnect_seconds: how long to try that when a link breaks and something is expected. 0: never. None: as long as
+            the server is worth waiting for.
+    """
+
+    def __init__(
+        self,
+        link: AsyncLink,
+        address: Address,
+        dial: Callable[[], Awaitable[AsyncLink]],
+        reconnect_seconds: float | None,
+    ) -> None:
         task_id, token = identity()
         self._loop = asyncio.get_running_loop()
         self._address = address
-        self._handshake: ClientHandshake | None = ClientHandshake(authkey, task_id, token)
-        self._reader: FrameReader[Any] = FrameReader(HandshakeToClient, limit_bytes=HANDSHAKE_LIMIT_BYTES)
-        self._transport: asyncio.Transport | None = None
-        self._outbox = Outbox()
-        self._pending = Pending(self._outbox, lambda function: function(), self._flush)
-        self._is_flush_due = False
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._closed = asyncio.Event()
+        self._dial = dial
+        self._reconnect_seconds = reconnect_seconds
+        self._pending = Pending()
         self._broken = ""
+        self._is_closing = False
+        self._failure = ""
+        self._waits = delays()
+        self._until = 0.0
+        self._is_first_try = True
+        self._reconnecting: asyncio.Task[None] | None = None
         self.is_inside_task = bool(task_id and token)
         self._task_id = task_id if token else ""
-        self.info: Mapping[str, Any] = {}
-        self.proven: asyncio.Future[None] = self._loop.create_future()
-        """Done when the handshake is."""
-
-    # --- called by the loop -----------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        assert self._handshake is not None
-        self._transport.write(bytes(encode_frame(self._handshake.hello())))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for message in self._reader.feed(data):
-                if self._handshake is None:
-                    self._pending.handle(message)
-                else:
-                    self._shake_hands(message)
-        except FrameError as error:
-            if self._handshake is not None:
-                self._refuse(ServerError(f"what listens at {self._address} is no Palpable server: {error}"))
-            self._break_off(f"what it sent is not understood ({error})")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._break_off(str(error or "the server closed the connection"))
-        self._closed.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def _shake_hands(self, message: Any) -> None:
-        assert self._handshake is not None and self._transport is not None
-        try:
-            answer = self._handshake.answer(message)
-        except Exception as error:
-            self._refuse(error)
-            return
-        if answer is not None:
-            self._transport.write(bytes(encode_frame(answer)))
-            return
-        assert self._handshake.welcome is not None
-        self.info = self._handshake.welcome.server
-        self._handshake = None
-        self._reader = FrameReader(ServerAnswer, limit_bytes=(1 << 32) - 1)
-        if not self.proven.done():
-            self.proven.set_result(None)
-
-    def _refuse(self, error: Exception) -> None:
-        if not self.proven.done():
-            self.proven.set_exception(error)
-        self.abort()
+        self.info: Mapping[str, Any] = link.info
+        self._link = link
+        link.serve(self._pending, self._on_break)
+        self._is_first_link = True
 
     # --- tasks and questions ----------------------------------------------------------------------------------------
 
@@ -185,27 +155,25 @@ class AsyncConnection(asyncio.Protocol):
     def _add(
         self, request: TaskRequest, function: bytes, options: TaskOptions, taker: ResultTaker | None, needs_exit: bool
     ) -> None:
-        if taker is not None:
-            self._pending.takers[request.task_id] = taker
-        self._outbox.add_task(request, function, options, "none" if taker is None else "push", needs_exit)
-        self._flush_soon()
+        delivery: Delivery = "none" if taker is None else "push"
+        self._link.outbox.add_task(request, function, options, delivery, needs_exit, taker)
+        self._send()
 
     @property
     def is_full(self) -> bool:
         """Whether the server takes no more now."""
-        return not self._writable.is_set()
+        return self._link.is_full
 
     async def drain(self) -> None:
         """Wait while the server takes no more."""
-        await self._writable.wait()
+        await self._link.drain()
 
-    def ask(self, make: Callable[[int], Message]) -> AsyncRequest:
+    def ask(self, make: Callable[[int], Message], on_answer: Callable[[Message], None] | None = None) -> AsyncRequest:
         """Send the request `make(request_id)`; the answer comes into what is returned."""
         self._check()
-        request = AsyncRequest(self._outbox.new_request_id())
-        self._pending.requests[request.request_id] = request
-        self._outbox.add(make(request.request_id))
-        self._flush_soon()
+        request = AsyncRequest(self._link.outbox.new_request_id(), on_answer)
+        self._link.outbox.ask(request, make(request.request_id))
+        self._send()
         return request
 
     async def answer_to(self, make: Callable[[int], Message]) -> Any:
@@ -226,14 +194,19 @@ class AsyncConnection(asyncio.Protocol):
     def send(self, message: Message) -> None:
         """Send a message that has no answer."""
         if not self._broken:
-            self._outbox.add(message)
-            self._flush_soon()
+            self._link.outbox.add(message)
+            self._link.flush_soon()
 
     def ask_and_forget(self, make: Callable[[int], Message]) -> None:
         """Send a request whose answer nobody wants."""
         if not self._broken:
-            request = self.ask(make)
-            self.forget(request)
+            self.ask(make, self._pending.forget_answer)
+
+    def _send(self) -> None:
+        if self._link.broken:
+            self._ensure_link()
+        else:
+            self._link.flush_soon()
 
     async def wait_for_tasks(
         self,
@@ -266,132 +239,112 @@ class AsyncConnection(asyncio.Protocol):
             if not wait.is_done():
                 self.send(EndWait(wait_id=wait.request_id))
 
-    # --- sending ------------------------------------------------------------------------------------------------------
+    # --- whole again --------------------------------------------------------------------------------------------------
 
-    def _flush_soon(self) -> None:
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush)
+    @property
+    def _needs_link(self) -> bool:
+        return bool(self._link.broken) and not self._broken and self._link.outbox.expects_something
 
-    def _flush(self) -> None:
-        self._is_flush_due = False
-        if self._transport is not None and not self._broken:
-            self._outbox.flush(self._write, None)
+    def _ensure_link(self) -> None:
+        if self._reconnecting is None and self._needs_link:
+            self._reconnecting = self._loop.create_task(self._reconnect())
 
-    def _write(self, data: Any, flags: int = 0) -> int:
-        assert self._transport is not None
-        self._transport.write(bytes(data))  # a copy: the transport may keep it for longer than we do
-        return len(data)
+    def _on_break(self, link: AsyncLink) -> None:
+        """A link has broken."""
+        if link is not self._link or self._broken:
+            return
+        # Inside a task the server is the task's own: they end together.
+        if self._is_closing or self.is_inside_task or self._reconnect_seconds == 0:
+            self.break_off("it was closed" if self._is_closing else link.broken)
+            return
+        # To be connected is enough, the first time.
+        self._is_first_try = link.has_progressed or self._is_first_link
+        self._is_first_link = False
+        if self._is_first_try:
+            self._waits = delays()
+            self._until = monotonic() + seconds_to_try(self._reconnect_seconds, self.info)
+        self._failure = "it broke again and again"
+        for request in list(self._pending.requests.values()):
+            if not request.is_repeatable:
+                request.fail(self._error(link.broken))
+        self._ensure_link()
+
+    async def _reconnect(self) -> None:
+        """As long as a link is needed: wait, unless it is the first time; dial; go on with what came."""
+        try:
+            while self._needs_link:
+                if not self._is_first_try:
+                    wait_seconds = next(self._waits)
+                    if monotonic() + wait_seconds > self._until:
+                        self._give_up(self._failure)
+                        return
+                    await asyncio.sleep(wait_seconds)
+                self._is_first_try = False
+                try:
+                    self._adopt(await self._dial())
+                except ServerUnreachable as error:
+                    self._failure = f"connecting again failed: {error}"
+        except PalpableError as error:  # another key, another program, another server
+            self._give_up(f"connecting again failed: {error}")
+        except BaseException as error:
+            # Whatever it is (the loop ends, say), somebody waits, and nobody else would tell them.
+            self._give_up(f"connecting again failed: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._reconnecting = None
+
+    def _adopt(self, link: AsyncLink) -> None:
+        server_id = self.info.get("server_id")
+        if self._broken or not server_id or link.info.get("server_id") != server_id:
+            link.abort()
+            raise ServerError(f"another server than before answers at {self._address}")
+        link.serve(self._pending, self._on_break)
+        self._link.outbox.hand_over(link.outbox, monotonic())
+        self.info, self._link = link.info, link
+        if link.broken:  # before it served
+            self._on_break(link)
+        else:
+            link.flush()
+
+    def _give_up(self, reason: str) -> None:
+        self.break_off(f"{self._link.broken}; {reason.rstrip('.')}")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is not broken, and belongs to the loop that runs, and to the task this process runs."""
-        is_ours = self._loop is asyncio.get_running_loop() and self._task_id in ("", current_task_id())
-        return is_ours and not self._broken
+        """Whether calls may use it: it is whole, or about to be, and belongs to this loop and to this task."""
+        if self._loop is not asyncio.get_running_loop() or self._task_id not in ("", current_task_id()):
+            return False
+        return not self._broken and (not self._link.broken or self._needs_link)
 
     def _check(self) -> None:
         if self._broken:
-            raise self._error()
+            raise self._error(self._broken)
 
-    def _error(self) -> ServerUnreachable:
+    def _error(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(
-            f"the connection to the server at {self._address} broke: {self._broken}. "
+            f"the connection to the server at {self._address} broke: {reason}. "
             f"Is the server still running? The next call of the client connects again.",
             address=self._address.url,
         )
 
-    def _break_off(self, reason: str) -> None:
+    def break_off(self, reason: str) -> None:
+        """Fail everything that is pending, and everything to come."""
         if self._broken:
             return
         self._broken = reason
-        if not self.proven.done():
-            self.proven.set_exception(unreachable(self._address, ConnectionResetError(reason)))
-        self._writable.set()
-        self._pending.fail_everything(self._error)
-        self.abort()
-
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._link.break_off(reason)
+        self._pending.fail_everything(lambda: self._error(reason))
 
     async def close(self) -> None:
         """Send what is unsent, close, and wait until the socket is."""
-        self._flush()
-        if self._transport is not None:
-            self._transport.close()
-            try:
-                await asyncio.wait_for(self._closed.wait(), CONNECT_SECONDS)
-            except TimeoutError:  # the server reads no more
-                self.abort()
-        self._break_off("it was closed")
-
-
-async def open_async(address: Address, authkey: bytes, tls: Tls = None) -> AsyncConnection:
-    """Return a connection to the server at `address`, as `dialing.dial` does."""
-    import os
-
-    if isinstance(tls, str | os.PathLike):
-        pinned = certificates_in(tls)
-        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-        connection = await _open(address, authkey, anyone, pinned=pinned)
-        if connection is not None:
-            return connection
-        tls = ssl.create_default_context(cafile=os.fspath(tls))
-    elif tls is True:
-        tls = ssl.create_default_context()
-    connection = await _open(address, authkey, tls or None)
-    assert connection is not None
-    return connection
-
-
-async def _open(
-    address: Address, authkey: bytes, context: ssl.SSLContext | None, pinned: set[bytes] | None = None
-) -> AsyncConnection | None:
-    loop = asyncio.get_running_loop()
-    protocol = AsyncConnection(address, authkey)
-    connection = protocol if pinned is None else _Pinned(address, authkey, pinned)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            if address.path:
-                await loop.create_unix_connection(lambda: connection, address.path)
-            else:
-                await loop.create_connection(
-                    lambda: connection,
-                    address.host,
-                    address.port,
-                    ssl=context,
-                    server_hostname=address.host if context else None,
-                )
-            await connection.proven
-    except BaseException as error:
-        connection.abort()
-        if isinstance(connection, _Pinned) and connection.is_other:
-            return None
-        if isinstance(error, ssl.SSLError):
-            raise tls_unreachable(address, error) from None
-        if isinstance(error, OSError) and not isinstance(error, ServerUnreachable):
-            raise unreachable(address, error) from None
-        raise
-    return connection
-
-
-class _Pinned(AsyncConnection):
-    """A connection that speaks only to a server with one of these certificates."""
-
-    def __init__(self, address: Address, authkey: bytes, pinned: set[bytes]) -> None:
-        super().__init__(address, authkey)
-        self._pinned = pinned
-        self.is_other = False
-        """Whether the server showed another certificate. Nothing was said to it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if transport.get_extra_info("ssl_object").getpeercert(binary_form=True) in self._pinned:
-            super().connection_made(transport)
-            return
-        self.is_other = True
-        self._transport = cast(asyncio.Transport, transport)
-        self._refuse(ServerError("another certificate"))
+        if self._reconnecting is not None and self._link.outbox.expects_acceptance:
+            await asyncio.wait({self._reconnecting}, timeout=CLOSE_SECONDS)
+        self._is_closing = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            await asyncio.wait({self._reconnecting})
+        if not self._link.broken:
+            await self._link.close()
+        self.break_off("it was closed")

@@ -181,12 +181,13 @@ class Background:
                 receiver.close()
             self._ident = 0
             self._run_calls()  # what was added until the flag was set; later ones are called by `wake`
-            connection.dispose()
+            connection.link.dispose()
 
     def _wait(self, receiver: socket.socket, connection: Connection, is_reading: bool, pause: float | None) -> None:
         if is_reading and connection.read_in_background(is_ready=False):
             return
-        stream = connection.stream
+        link = connection.link
+        stream = link.stream
         try:
             ready = wait_until_ready(
                 [receiver, stream] if is_reading else [receiver],
@@ -194,7 +195,7 @@ class Background:
                 pause,
             )
         except (OSError, ValueError) as error:
-            connection.break_off(f"its socket was closed: {error}")
+            link.break_off(f"its socket was closed: {error}")
             return
         if receiver.fileno() in ready:
             try:

@@ -1,12 +1,17 @@
-"""One socket to the server, many requests, all threads of a process.
+"""What a client has with a server: many requests, all threads of a process, over one socket after another.
 
 Sending: by the caller itself, or together with what others send (`sender`, `outbox`).
 
 Reading: by one of the threads that wait (`leadership`), or by the background thread. Nobody polls.
 
-Ends: the first error breaks the connection for good, and everything that is pending fails with ServerUnreachable. The
-owner opens a new one. A fork breaks it in the child. No message of a broken connection is ever sent or delivered
-later.
+Ends: the first error breaks the socket for good (`link`). If something is expected from the server, another thread
+connects again (`reconnecting`), while those that wait sleep on. The new link takes over all that is expected, by the
+outbox of the old one: what was not accepted is submitted again, with the same ids; results are watched for; questions
+are asked again. If that can't be, or nothing is expected, the connection is broken: everything that is pending fails
+with ServerUnreachable, and the owner opens a new one at its next call. A fork breaks it in the child.
+
+A message that the old link received and has still to deliver is delivered; it is as true as before. But it changes
+nothing in what the new link has to send.
 """
 
 from __future__ import annotations
@@ -15,18 +20,17 @@ import atexit
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from palpable._connection import forking
 from palpable._connection.background import Background
-from palpable._connection.inbox import Inbox
 from palpable._connection.inside import current_task_id
 from palpable._connection.leadership import Leadership, Role
+from palpable._connection.link import Link
 from palpable._connection.outbox import Delivery, Outbox
 from palpable._connection.pending import Pending
-from palpable._connection.receiver import Receiver
-from palpable._connection.sender import Sender
 from palpable._connection.waiting import Blocked, LogRequest, Request, ResultTaker, Watched
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader
 from palpable._wire.messages import (
@@ -37,9 +41,10 @@ from palpable._wire.messages import (
     TaskRequest,
     ToTaskProcess,
 )
-from palpable.units.task_exceptions import PayloadTooLarge, ServerUnreachable
+from palpable.units.task_exceptions import PayloadTooLarge, ServerError, ServerUnreachable
 
 if TYPE_CHECKING:
+    from palpable._connection.reconnecting import Again, Proven, Reconnecting
     from palpable._connection.tls_stream import TlsStream
 
 LINGER_SECONDS = 0.002
@@ -66,6 +71,7 @@ class Connection:
         info: what the server says of itself.
         address: of the server, for messages.
         read_by_callers: False: only the background thread reads and writes.
+        again: how to connect again; None: never.
     """
 
     def __init__(
@@ -80,8 +86,8 @@ class Connection:
         info: Mapping[str, Any] | None = None,
         address: str = "",
         read_by_callers: bool = True,
+        again: Again | None = None,
     ) -> None:
-        self.stream = stream
         self.info: Mapping[str, Any] = info or {}
         self.address = address
         self.is_inside_task = inside_task
@@ -89,26 +95,43 @@ class Connection:
         self._on_other = on_other
         self._is_direct = read_by_callers
         self._lock = threading.RLock()
-        first = reader.take_rest() if reader is not None else first_bytes
-        conversation = ServerAnswer if on_other is None else ToTaskProcess
-        inbox = Inbox(conversation, first, limit_bytes=(1 << 32) - 1)
-        self._receiver = Receiver(stream, inbox, self._deliver, self.break_off)
-        self._outbox = Outbox()
         self._leadership = Leadership(by_anyone=read_by_callers)
         self._background = Background(self)
         self._leadership.background = self._background
-        self._sender = Sender(
-            stream, self._outbox, self._background, is_direct=read_by_callers, on_error=self.break_off
-        )
-        self.pending = Pending(self._outbox, self._background.call, lambda: self.flush(wait=False))
+        self.pending = Pending(self._background.call)
         self._takers = self.pending.takers
         self._used_at = self._looked_at = monotonic()
         self._broken = ""
-        self._is_disposed = False
+        self._is_up = True
+        """Whether the link is not broken, as far as is known."""
         self._is_abandoned = False
         self._is_orphan = False
-        self._max_task_bytes = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES) - FRAME_OVERHEAD_BYTES
+        self._reconnecting = self._make_reconnecting(again)
+        self._install(self._new_link(stream, reader.take_rest() if reader is not None else first_bytes))
+        self.link.incoming.has_progressed = True  # to be connected is enough, the first time
         forking.register(self)
+
+    def _new_link(self, stream: socket.socket | TlsStream, first_bytes: bytes | bytearray) -> Link:
+        return Link(
+            stream,
+            first_bytes,
+            ServerAnswer if self._on_other is None else ToTaskProcess,
+            self.pending,
+            self._background,
+            is_direct=self._is_direct,
+            on_other=self._on_other,
+            on_break=self._on_break,
+        )
+
+    def _install(self, link: Link) -> None:
+        self.link, self._outbox, self._sender = link, link.outbox, link.sender
+        limit = int(self.info.get("max_payload_bytes") or DEFAULT_LIMIT_BYTES)
+        self._max_task_bytes = limit - FRAME_OVERHEAD_BYTES
+
+    @property
+    def stream(self) -> socket.socket | TlsStream:
+        """The socket, at the moment."""
+        return self.link.stream
 
     # --- submitting -----------------------------------------------------------------------------------------------
 
@@ -124,22 +147,28 @@ class Connection:
             raise self._too_large(size, request.name)
         if self._broken:
             raise self.error()
-        # Before it can be sent: the result might be here first.
-        self._takers[request.task_id] = taker
         try:
-            is_full = self._outbox.add_task(request, function, options)
+            is_full = self._outbox.add_task(request, function, options, "push", False, taker)
         except BaseException:  # interrupted
             self._takers.pop(request.task_id, None)
             raise
-        if self._broken:
-            # Broken between the look above and the entry into `_takers`: whoever broke it may have looked there
-            # before.
-            self._fail_everything()
+        if not self._is_up:
+            self._after_break()
             return
         if is_full or self._sender.is_time:
             self._sender.flush()
         if not self._background.is_attentive:
             self._background.attend()
+
+    def _after_break(self) -> None:
+        """Something was added, and the link is broken.
+
+        Perhaps only since the look before: then whoever found it broken may have looked for what is expected before.
+        """
+        if self._broken:
+            self._fail_everything()
+        else:
+            self.ensure_link()
 
     def add_task(
         self,
@@ -162,11 +191,9 @@ class Connection:
         if self._broken:
             raise self.error()
         delivery: Delivery = "none" if taker is None else "push"
-        if taker is not None:
-            self._takers[request.task_id] = taker
-        is_full = self._outbox.add_task(request, function, options, delivery, needs_exit)
-        if self._broken:
-            self._fail_everything()  # as in `submit`
+        is_full = self._outbox.add_task(request, function, options, delivery, needs_exit, taker)
+        if not self._is_up:
+            self._after_break()
         elif is_full:
             self.flush()
 
@@ -205,10 +232,13 @@ class Connection:
     def _enter(self, request: Request, message: Message) -> None:
         if self._broken:
             raise self.error()
-        self.pending.requests[request.request_id] = request
-        self._outbox.add(message)
-        if self._broken:
-            self._fail_everything()  # as in `submit`
+        try:
+            self._outbox.ask(request, message)
+        except BaseException:  # interrupted
+            self.forget(request)
+            raise
+        if not self._is_up:
+            self._after_break()
 
     def answer_to(self, make: Callable[[int], Message]) -> Any:
         """Ask, wait, and return the answer.
@@ -282,22 +312,26 @@ class Connection:
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
-            role = self._leadership.claim(blocked, watched, may_lead=not self._broken)
+            role = self._leadership.claim(blocked, watched, may_lead=self._is_up)
             if role is Role.FOLLOWER:
-                if self._broken and not watched:
-                    raise self.error()
+                if not self._is_up:
+                    if self._broken and not watched:
+                        raise self.error()
+                    self.ensure_link()
+                elif self._is_direct and self._leadership.is_vacant:
+                    # The link came between the look and the claim, and woke those that followed then: not us.
+                    continue
                 if self._leadership.is_in_background or not self._is_direct:
                     self._background.wake()  # it hands over to us, or sends and reads for us
                 # Only now: see the race in `waiting`.
                 if not is_done():
                     blocked.sleep(left)
-            elif self._broken:
-                raise self.error()
             else:
                 is_nested = is_nested or role is Role.NESTED
-                self._receiver.read(left)
-                while left is None and not is_done() and not self._broken:
-                    self._receiver.read(None)  # nobody else can have become the leader
+                link = self.link
+                link.read(left)
+                while left is None and not link.broken and not is_done():
+                    link.read(None)  # nobody else can have become the leader
         if is_nested:
             # What the outer reader waits for may have arrived here, while it waits for bytes. Have the server send
             # some.
@@ -309,7 +343,7 @@ class Connection:
         nobody_reads = self._leadership.leave(blocked)
         self._used_at = self._looked_at = monotonic()
         if self._broken:
-            self.dispose()
+            self.link.dispose()
         elif (nobody_reads and (self._takers or self._is_orphan)) or (
             self._outbox.has_unsent and not self.is_inside_task
         ):
@@ -324,18 +358,13 @@ class Connection:
         """
         self.wait(is_done, ())
 
-    def _deliver(self, message: Any) -> None:
-        if not self.pending.handle(message) and self._on_other is not None:
-            self._on_other(message)
-
     def flush(self, *, wait: bool = True) -> None:
-        """Send everything that is queued. Never raises: a broken connection fails what is pending.
+        """Send everything that is queued. Never raises, and does nothing while the connection is broken.
 
         Args:
             wait: whether to wait while the socket takes no more; else the background thread sends the rest.
         """
-        if not self._broken:
-            self._sender.flush(wait=wait)
+        self._sender.flush(wait=wait)
 
     # --- for the background thread --------------------------------------------------------------------------------
 
@@ -351,18 +380,19 @@ class Connection:
     @property
     def is_send_blocked(self) -> bool:
         """Whether there is more to send as soon as the socket takes it."""
-        return self._sender.is_blocked and not self._broken
+        return self._sender.is_blocked and self._is_up
 
     @property
     def _is_unneeded(self) -> bool:
         leadership = self._leadership
-        is_idle = not self._takers and leadership.is_vacant and not leadership.has_followers
-        return self._is_orphan and is_idle and not self._outbox.has_unsent
+        if not self._is_orphan or self._takers or leadership.has_followers or not leadership.is_vacant:
+            return False
+        return not (self._outbox.has_unsent if self._is_up else self._outbox.expects_something)
 
     def claim_for_background(self, now: float) -> tuple[bool, float | None]:
         """Return whether the background thread is to read, and if not, in how many seconds perhaps."""
         leadership = self._leadership
-        if self._broken or not (self._takers or (not self._is_direct and leadership.has_followers)):
+        if not self._is_up or not (self._takers or (not self._is_direct and leadership.has_followers)):
             return False, None
         if not leadership.is_vacant:
             return False, None  # whoever reads has us woken when they leave
@@ -374,7 +404,7 @@ class Connection:
 
     def needs_attention(self, is_reading: bool) -> bool:
         """Whether there is something to do that somebody may have added just now."""
-        if self._broken or self.is_send_blocked:
+        if not self._is_up or self.is_send_blocked:
             return False
         nobody_reads = self._leadership.is_vacant and not self._leadership.has_followers
         return self._outbox.has_unsent or self._is_unneeded or (not is_reading and nobody_reads and bool(self._takers))
@@ -385,9 +415,10 @@ class Connection:
         Args:
             is_ready: the socket has something; else only what was received before is delivered.
         """
-        if not is_ready and not self._receiver.has_more:
+        link = self.link
+        if not is_ready and not link.has_more:
             return False
-        self._receiver.read(0.0 if is_ready else None)
+        link.read(0.0 if is_ready else None)
         return True
 
     def release_from_background(self) -> None:
@@ -402,8 +433,13 @@ class Connection:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is not broken, as far as is known."""
+        """Whether it is not broken, as far as is known. It may be about to be made whole again."""
         return not self._broken
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the server can't be reached at the moment."""
+        return not self._is_up
 
     def check_process(self) -> None:
         """Raise ServerUnreachable in a forked child, where nothing can arrive on this connection any more."""
@@ -412,8 +448,11 @@ class Connection:
 
     def error(self) -> ServerUnreachable:
         """Return what to raise for a connection that is broken."""
+        return self._error(self._broken)
+
+    def _error(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(
-            f"the connection to the server{f' at {self.address}' if self.address else ''} broke: {self._broken}. "
+            f"the connection to the server{f' at {self.address}' if self.address else ''} broke: {reason}. "
             f"Is the server still running? The next call of the client connects again.",
             address=self.address,
         )
@@ -426,11 +465,11 @@ class Connection:
         if self._task_id and self._task_id != current_task_id():
             return True
         now = monotonic()
-        if now - self._looked_at < FRESH_SECONDS or not self._is_direct or not self._leadership.is_vacant:
-            return bool(self._broken)
-        self._looked_at = now
-        self._receiver.look()
-        return bool(self._broken)
+        if now - self._looked_at >= FRESH_SECONDS and self._is_direct and self._leadership.is_vacant:
+            self._looked_at = now
+            self.link.look()
+        # While it is being made whole again, calls join those that wait for that.
+        return not self._is_up and not self.needs_link
 
     def break_off(self, reason: str) -> None:
         """Fail everything that is pending, and everything to come."""
@@ -438,33 +477,25 @@ class Connection:
             if self._broken:
                 return
             # First the flag, then the failing: see `submit`.
-            self._broken = reason
+            self._broken, self._is_up = reason, False
         try:
-            self.stream.shutdown(socket.SHUT_RDWR)  # ends the recv of whoever reads
-        except OSError:
-            pass  # it was not connected any more
-        try:
-            self._fail_everything()
+            self._break_off(reason)
         except BaseException:  # interrupted in the middle; nobody else would do the rest
-            self._fail_everything()
+            self._break_off(reason)
             raise
+
+    def _break_off(self, reason: str) -> None:
+        if self._reconnecting is not None:
+            self._reconnecting.stop()
+        self.link.break_off(reason)
+        self._fail_everything()
         if self._background.is_running:
             self._background.stop(wait=False)
-        self.dispose()
+        self.link.dispose()
 
     def _fail_everything(self) -> None:
         self.pending.fail_everything(self.error)
         self._leadership.wake_all()
-
-    def dispose(self) -> None:
-        """Close the socket of a broken connection, once nobody uses it."""
-        with self._lock:
-            # While a thread is in recv or send, the number of the closed socket could be given to a new one, and the
-            # thread would read from that. `shutdown` has sent them all home; the last to leave closes.
-            if not self._broken or self._is_disposed or not self._leadership.is_vacant or self._outbox.is_writing:
-                return
-            self._is_disposed = True
-        self.stream.close()
 
     def close(self, *, wait: bool = True) -> None:
         """Send what is unsent, and end the connection. Safe to call twice.
@@ -472,16 +503,24 @@ class Connection:
         Args:
             wait: until the background thread has ended, if no callback of the user keeps it busy.
         """
-        if not self._broken:
-            self._sender.flush_at_end(CLOSE_SECONDS)
+        self._flush_at_end(CLOSE_SECONDS)
         self.break_off("it was closed")
+        if self._reconnecting is not None:
+            self._reconnecting.stop(wait_seconds=CLOSE_SECONDS if wait else 0.0)
         self._background.stop(wait=wait)
-        self.dispose()
+        self.link.dispose()
+
+    def _flush_at_end(self, seconds: float) -> None:
+        if not self._is_up and self.needs_link and self._outbox.expects_acceptance:
+            with suppress(ServerUnreachable):
+                self.wait(lambda: self._is_up, (), seconds)
+        if self._is_up:
+            self._sender.flush_at_end(seconds)
 
     def close_when_idle(self) -> None:
         """The client is gone: close once no future is pending. Waits for nothing: the garbage collector calls it."""
         self._is_orphan = True
-        if self._takers or self._background.is_running:
+        if self._takers or self._background.is_running or self.needs_link:
             self._background.wake()
         elif not self._broken:
             self.flush(wait=False)
@@ -492,23 +531,95 @@ class Connection:
 
         Nobody is told: there are no other threads in a forked child, and those of a process that exits are stopped.
         """
-        self._broken = reason
+        self._broken, self._is_up = reason, False
         self._is_abandoned = True
+        self._reconnecting = None
         self._lock = threading.RLock()
         self._leadership = Leadership(by_anyone=True)
         self._outbox = Outbox()
         self.pending.takers.clear()
         self.pending.requests.clear()
         self._background.abandon()
-        self._is_disposed = True
-        self.stream.close()
+        self.link.abandon(reason)
+
+    # --- whole again ----------------------------------------------------------------------------------------------
+
+    def _make_reconnecting(self, again: Again | None) -> Reconnecting | None:
+        # Inside a task the server is the task's own: they end together.
+        if again is None or again.seconds == 0 or self.is_inside_task:
+            return None
+        from palpable._connection.reconnecting import Reconnecting
+
+        return Reconnecting(again, self)
+
+    @property
+    def needs_link(self) -> bool:
+        """Whether it is to be made whole again: something is expected."""
+        return not self._is_up and not self._broken and self._outbox.expects_something
+
+    def ensure_link(self) -> None:
+        """Have it made whole again, if it needs to be."""
+        if self._reconnecting is None:
+            return
+        try:
+            self._reconnecting.ensure()
+        except RuntimeError as error:
+            self.give_up(f"no thread could be started to connect again: {error}")
+
+    def give_up(self, reason: str) -> None:
+        """It can't be made whole again."""
+        self.break_off(f"{self.link.broken}; {reason.rstrip('.')}")
+
+    def adopt(self, proven: Proven) -> None:
+        """Go on with a new socket. Called by `reconnecting`.
+
+        Raises:
+            ServerError: it leads to another server, which knows nothing of what is expected.
+        """
+        server_id = self.info.get("server_id")
+        if not server_id or proven.info.get("server_id") != server_id:
+            proven.stream.close()
+            raise ServerError(f"another server than before answers at {self.address}")
+        link = self._new_link(proven.stream, proven.reader.take_rest())
+        with self._lock:
+            if self._broken:  # closed meanwhile
+                proven.stream.close()
+                return
+            # In this order: who adds to the old outbox from now on adds to the new one; who looks whether it is up, and
+            # finds it so, finds the new link.
+            self._outbox.hand_over(link.outbox, monotonic())
+            self.info = proven.info
+            self._install(link)
+            self._is_up = True
+        self.flush(wait=False)
+        self._leadership.wake_all()
+        if self._takers or self._background.is_running:
+            self._background.wake()
+
+    def _on_break(self, link: Link) -> None:
+        """A link has broken."""
+        if self._reconnecting is None:
+            self.break_off(link.broken)
+            return
+        with self._lock:
+            if link is not self.link or self._broken:
+                return
+            if self._is_up:
+                self._reconnecting.broke(self.info, has_progressed=link.incoming.has_progressed)
+                # First the flag, then the look for what is expected: see `_after_break`.
+                self._is_up = False
+        for request in list(self.pending.requests.values()):
+            if not request.is_repeatable:
+                request.fail(self._error(link.broken))
+        self._leadership.wake_all()
+        self.ensure_link()
 
 
 def _flush_all() -> None:
     """At the exit of the interpreter: what was submitted leaves. Nobody waits for results."""
     for connection in forking.open_connections():
         if connection.is_usable:
-            connection._sender.flush_at_end(EXIT_SECONDS)
+            connection._flush_at_end(EXIT_SECONDS)
             connection.abandon("the interpreter exits")
 
 

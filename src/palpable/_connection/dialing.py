@@ -8,13 +8,14 @@ import ssl
 import time
 from typing import Any
 
-from palpable._connection.address import Address
+from palpable._connection.address import Address, resolve
 from palpable._connection.connection import Connection
 from palpable._connection.inside import identity
+from palpable._connection.reconnecting import Again, Proven
 from palpable._connection.tls_stream import TlsStream
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
-from palpable.units.task_exceptions import ServerError, ServerUnreachable
+from palpable.units.task_exceptions import PalpableError, ServerError, ServerUnreachable
 
 CONNECT_SECONDS = 10.0
 """How long a connection, TLS, and the handshake may take, each."""
@@ -41,8 +42,43 @@ def check_tls(address: Address, tls: Tls) -> Tls:
     return tls
 
 
-def dial(address: Address, authkey: bytes, tls: Tls = None) -> Connection:
-    """Return a connection to the server at `address`, after both sides have proven that they hold the key.
+def dial(address: Address, authkey: bytes, tls: Tls = None, again: Again | None = None) -> Connection:
+    """Return a connection to the server at `address`. As `prove`.
+
+    Args:
+        again: how to connect again when it breaks; None: never.
+    """
+    proven = prove(address, authkey, tls)
+    task_id, token = identity()
+    return Connection(
+        proven.stream,
+        reader=proven.reader,
+        inside_task=bool(task_id and token),
+        task_id=task_id if token else "",
+        info=proven.info,
+        address=address.url,
+        read_by_callers=isinstance(proven.stream, socket.socket),
+        again=again,
+    )
+
+
+def resolve_again(
+    address: Address | None, family: str | None, authkey: bytes | None, tls: Tls
+) -> tuple[Address, bytes, Tls]:
+    """Return what to connect to, from what a user has passed to a client, for a server that was there before.
+
+    Raises:
+        ServerUnreachable: also when its key is not to be found; it may be about to write one.
+    """
+    try:
+        where, key = resolve(address, family, authkey)
+        return where, key, check_tls(where, tls)
+    except (PalpableError, OSError, ValueError) as error:
+        raise ServerUnreachable(str(error)) from error
+
+
+def prove(address: Address, authkey: bytes, tls: Tls = None) -> Proven:
+    """Return a connected socket, after both sides have proven that they hold the key.
 
     With `tls` the path of a file, that file says which servers to trust. Either it holds the server's very
     certificate (as a self-signed one must be passed): then nothing else is asked, whatever name it shows, since only
@@ -106,7 +142,7 @@ def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:
         raise
 
 
-def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) -> Connection:
+def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) -> Proven:
     """Do the handshake. Closes the stream if it fails."""
     task_id, token = identity()
     handshake = ClientHandshake(authkey, task_id, token)
@@ -121,15 +157,7 @@ def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) 
                     _send_all(stream, encode_frame(answer))
         if isinstance(stream, socket.socket):
             stream.settimeout(None)
-        return Connection(
-            stream,
-            reader=reader,
-            inside_task=bool(task_id and token),
-            task_id=task_id if token else "",
-            info=handshake.welcome.server,
-            address=address.url,
-            read_by_callers=isinstance(stream, socket.socket),
-        )
+        return Proven(stream, reader, handshake.welcome.server)
     except BaseException as error:
         stream.close()
         if isinstance(error, FrameError):

@@ -58,10 +58,16 @@ class Leadership:
         return self._leader is not None and self._leader is self.background
 
     def claim(self, blocked: Blocked, watched: Iterable[Watched], *, may_lead: bool) -> Role:
-        """Make the caller leader if nobody is, else a follower, who is to look again whether it is done, and sleep."""
+        """Make the caller leader if nobody is, else a follower, who is to look again whether it is done, and sleep.
+
+        Args:
+            may_lead: False: there is nothing to read from. A leader steps down.
+        """
         me = threading.get_ident()
         with self._lock:
             leader = self._leader
+            if leader is blocked and not may_lead:
+                self._leader = leader = None
             if leader is blocked:
                 return Role.LEADER
             if leader is None and may_lead and self._by_anyone:
@@ -69,7 +75,7 @@ class Leadership:
                 self._leader_thread = me
                 self._leader = blocked
                 return Role.LEADER
-            if leader is not None and self._leader_thread == me:
+            if leader is not None and self._leader_thread == me and may_lead:
                 return Role.NESTED
             if blocked not in self._followers:
                 self._followers[blocked] = watched

@@ -14,17 +14,22 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from itertools import count
+from time import monotonic
 from typing import Any, Literal
 
+from palpable._connection.pending import Pending
+from palpable._connection.shared_taker import SharedTaker
+from palpable._connection.waiting import Request, ResultTaker
 from palpable._wire.framing import encode_frame
-from palpable._wire.messages import Message, ResultsReceived, SubmitTasks, TaskOptions, TaskRequest
+from palpable._wire.messages import Message, ResultsReceived, SubmitTasks, TaskOptions, TaskRequest, WatchResults
 
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 18
 """A batch is closed when it holds as much: enough that the cost of a message no longer counts, and little enough that
 the server can start on the first while the next is gathered."""
 SMALL_FUNCTION_BYTES = 1 << 16
+WATCHED_AT_ONCE = 5000
+"""Ids in one `WatchResults`: some hundred kilobytes, which every server accepts."""
 DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 """Not on Windows: there a send waits until everything is taken."""
 
@@ -42,16 +47,28 @@ class Batch:
         self.needs_exit = needs_exit
         self.tasks: list[TaskRequest] = []
         self.functions: dict[str, bytes] = {}
+        """All that these tasks use, whether they travel along or are known to the server."""
         self.size_bytes = 0
 
 
 class Outbox:
-    """Everything on its way out of one connection. Safe to use from every thread."""
+    """Everything on its way out over one socket. Safe to use from every thread.
 
-    def __init__(self) -> None:
+    When the socket breaks, and there is another, an outbox hands over to that one's. From then on it passes on what is
+    added to it, by threads that do not know yet.
+
+    Args:
+        pending: what is expected. Who expects something enters it here, under the same lock as the question or the
+            task, so that no hand-over can come between the two.
+    """
+
+    def __init__(self, pending: Pending | None = None) -> None:
         # Reentrant: the garbage collector may run somebody's `__del__` here, and that may submit a task.
         self._lock = threading.RLock()
-        self._request_ids = count(1)
+        self._pending = pending or Pending()
+        self._request_ids = self._pending.request_ids
+        self._takers = self._pending.takers
+        self._successor: Outbox | None = None
         self._batch: Batch | None = None
         self._frames: deque[bytearray] = deque()
         self._current: tuple[bytearray, list[int]] | None = None
@@ -72,6 +89,22 @@ class Outbox:
         """Queue `message`, after everything that was added before."""
         frame = encode_frame(message)
         with self._lock:
+            if self._successor is not None:
+                self._successor.add(message)
+                return
+            self._close_batch()
+            self._frames.append(frame)
+
+    def ask(self, request: Request, message: Message) -> None:
+        """Queue the question `message`, and expect its answer."""
+        request.message, request.asked_at = message, monotonic()
+        frame = encode_frame(message)
+        with self._lock:
+            if self._successor is not None:
+                self._successor.ask(request, message)
+                return
+            request.way = self
+            self._pending.requests[request.request_id] = request
             self._close_batch()
             self._frames.append(frame)
 
@@ -82,9 +115,19 @@ class Outbox:
         options: TaskOptions,
         delivery: Delivery = "push",
         needs_exit: bool = False,
+        taker: ResultTaker | None = None,
     ) -> bool:
-        """Queue a task, together with others that have the same options; return whether the batch is full."""
+        """Queue a task, together with others that have the same options; return whether the batch is full.
+
+        Args:
+            taker: gets the result.
+        """
         with self._lock:
+            if self._successor is not None:
+                return self._successor.add_task(request, function, options, delivery, needs_exit, taker)
+            if taker is not None:
+                # Before the task can be sent: the result might be here first.
+                self._takers[request.task_id] = taker
             batch = self._batch
             if (
                 batch is None
@@ -95,13 +138,10 @@ class Outbox:
                 self._close_batch()
                 batch = self._batch = Batch(options, delivery, needs_exit)
             key = request.function_key
-            if key and key not in self._known_functions and key not in batch.functions:
-                # Every batch carries the function until the server has accepted one that did: a refused one would
-                # otherwise leave it unknown there, and fail those behind. Not so large ones; they are sent once.
+            if key and key not in batch.functions:
                 batch.functions[key] = function
-                batch.size_bytes += len(function)
-                if len(function) > SMALL_FUNCTION_BYTES:
-                    self._known_functions.add(key)
+                if key not in self._known_functions:
+                    batch.size_bytes += len(function)
             batch.tasks.append(request)
             batch.size_bytes += len(request.payload) + 64
             if len(batch.tasks) >= BATCH_MAX_TASKS or batch.size_bytes >= BATCH_MAX_BYTES:
@@ -142,25 +182,35 @@ class Outbox:
             # Before everything added later: a question must not find a result that was taken already.
             frames.append(encode_frame(ResultsReceived(sequence=received)))
         if batch is not None:
-            request_id = next(self._request_ids)
-            self.unanswered[request_id] = batch
-            frames.append(
-                encode_frame(
-                    SubmitTasks(
-                        request_id=request_id,
-                        tasks=batch.tasks,
-                        functions=batch.functions,
-                        options=batch.options,
-                        delivery=batch.delivery,
-                        needs_exit=batch.needs_exit,
-                    )
-                )
-            )
+            frames.append(self._encode(next(self._request_ids), batch))
         if frames:
             # First queued, then forgotten: after an interrupt between the two it is sent twice, which is allowed, since
             # tasks have ids. The other order would lose it.
             self._frames.extend(frames)
+            if batch is not None:
+                self._know_large(batch)
             self._acknowledged, self._batch = received, None
+
+    def _know_large(self, batch: Batch) -> None:
+        """Every batch carries the function until the server has accepted one that did: a refused one would otherwise
+        leave it unknown there, and fail those behind. Not so large ones; they are sent once."""
+        for key, data in batch.functions.items():
+            if len(data) > SMALL_FUNCTION_BYTES:
+                self._known_functions.add(key)
+
+    def _encode(self, request_id: int, batch: Batch) -> bytearray:
+        functions = {key: data for key, data in batch.functions.items() if key not in self._known_functions}
+        self.unanswered[request_id] = batch
+        return encode_frame(
+            SubmitTasks(
+                request_id=request_id,
+                tasks=batch.tasks,
+                functions=functions,
+                options=batch.options,
+                delivery=batch.delivery,
+                needs_exit=batch.needs_exit,
+            )
+        )
 
     # --- what became of it ----------------------------------------------------------------------------------------
 
@@ -169,6 +219,11 @@ class Outbox:
         batch = self.unanswered.get(request_id)
         if batch is not None:
             self._known_functions.update(batch.functions)
+            if batch.options.idempotency_key:
+                for task in batch.tasks:
+                    taker = self._takers.get(task.task_id)
+                    if isinstance(taker, SharedTaker):
+                        taker.is_accepted = True
             self.unanswered.pop(request_id, None)
 
     def forget(self, request_id: int) -> None:
@@ -181,6 +236,51 @@ class Outbox:
         if batch is not None:
             self._known_functions.difference_update(batch.functions)
         return batch
+
+    # --- the next socket ------------------------------------------------------------------------------------------
+
+    @property
+    def expects_something(self) -> bool:
+        """Whether a result, an answer, or the acceptance of a task is still to come, or a task still to be sent."""
+        return bool(self._takers or self._pending.requests or self.unanswered or self._batch is not None)
+
+    @property
+    def expects_acceptance(self) -> bool:
+        """Whether there are tasks that the server has not accepted yet."""
+        return bool(self.unanswered or self._batch is not None)
+
+    def hand_over(self, successor: Outbox, now: float) -> None:
+        """Have everything that is expected come over another socket: submit again, watch, ask again, in the old order.
+
+        `successor` is new. Not safe against interrupts, so not for the main thread.
+        """
+        with self._lock, successor._lock:
+            frames, unanswered, requests = successor._frames, dict(self.unanswered), self._pending.requests
+            if self._batch is not None:
+                unanswered[next(self._request_ids)] = self._batch
+            for batch in unanswered.values():
+                if batch.delivery == "push":
+                    # Nobody wants the others any more; they may have been refused at the last moment.
+                    batch.tasks = [task for task in batch.tasks if task.task_id in self._takers]
+            submitted = {task.task_id for batch in unanswered.values() for task in batch.tasks}
+            accepted = [
+                task_id
+                for task_id, taker in list(self._takers.items())
+                if task_id not in submitted and not (isinstance(taker, SharedTaker) and not taker.is_accepted)
+            ]
+            for start in range(0, len(accepted), WATCHED_AT_ONCE):
+                task_ids = accepted[start : start + WATCHED_AT_ONCE]
+                frames.append(encode_frame(WatchResults(request_id=next(self._request_ids), task_ids=task_ids)))
+            # By the time they were first sent: a question may be about a task that was submitted before it.
+            for request_id in sorted([*unanswered, *requests]):
+                request = requests.get(request_id)
+                if request_id in unanswered:
+                    if unanswered[request_id].tasks:
+                        frames.append(successor._encode(request_id, unanswered[request_id]))
+                        successor._know_large(unanswered[request_id])
+                elif request is not None and not request.is_done():
+                    frames.append(encode_frame(request.ask_again(now, successor)))
+            self._successor = successor
 
     # --- sending --------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ class Sender:
         self._flushed_at = 0.0
         self.is_blocked = False
         """Whether the background thread is to go on as soon as the stream takes more."""
+        self.is_over = False
+        """Whether the stream is broken: nothing is sent any more."""
 
     @property
     def is_time(self) -> bool:
@@ -64,7 +66,7 @@ class Sender:
         Args:
             wait: whether to wait while the stream takes no more; else the background thread sends the rest.
         """
-        if not self._outbox.has_unsent:
+        if self.is_over or not self._outbox.has_unsent:
             return
         if not self._is_direct:
             self._background.wake()
@@ -77,7 +79,7 @@ class Sender:
     def flush_completely(self) -> None:
         """As `flush`, and return only when another thread, if one was in the middle of sending, has sent ours too."""
         self.flush()
-        while self._outbox.is_written_elsewhere:
+        while self._outbox.is_written_elsewhere and not self.is_over:
             # It waits for the stream, as we do now; or it is about to go on, for which it needs the interpreter.
             try:
                 wait_until_ready((), (self._stream,), 0.01)
@@ -91,7 +93,7 @@ class Sender:
         Returns:
             In how many seconds to come again; None: when woken, or when the stream takes more (`is_blocked`).
         """
-        if not self._outbox.has_unsent:
+        if self.is_over or not self._outbox.has_unsent:
             self.is_blocked = False
             return None
         pause = GATHER_SECONDS if self._outbox.has_tasks else ACKNOWLEDGE_SECONDS
@@ -116,7 +118,7 @@ class Sender:
                 self._outbox.flush(self._send, wait_writable)
                 return
             self._background.wake()
-            while self._outbox.has_unsent and self._background.is_running:
+            while self._outbox.has_unsent and self._background.is_running and not self.is_over:
                 wait_writable()
         except (OSError, ValueError):
             pass
@@ -126,6 +128,8 @@ class Sender:
             self.is_blocked = not self._outbox.flush(self._send, wait_writable)
         except (OSError, ValueError) as error:
             self._on_error(str(error))
+        if self.is_over:
+            self._on_error("")  # it broke meanwhile, and we were the last who used it
 
     def _wait_writable(self) -> None:
         # The server may be waiting until we read: somebody must, while this thread waits to send.

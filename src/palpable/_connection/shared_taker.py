@@ -16,11 +16,17 @@ from palpable.units.task_exceptions import ServerUnreachable
 
 
 class SharedTaker:
-    """Gives what it gets to all its takers. Implements `ResultTaker`."""
+    """Gives what it gets to all its takers. Implements `ResultTaker`.
 
-    __slots__ = ("_error", "_report", "_takers")
+    Attributes:
+        is_accepted: the server has the task. Before, it is perhaps not even submitted: others are entered among the
+            takers together with their tasks, this one is first.
+    """
+
+    __slots__ = ("_error", "_report", "_takers", "is_accepted")
 
     def __init__(self, taker: ResultTaker) -> None:
+        self.is_accepted = False
         self._takers = [taker]
         self._report: TaskReport | None = None
         self._error: Exception | None = None

@@ -15,7 +15,9 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from palpable._wire.messages import Message, TaskReport
+from msgspec.structs import replace
+
+from palpable._wire.messages import BeginWait, LogChunk, Message, QueryResults, QuitServer, RetryTasks, TaskReport
 
 
 class Blocked:
@@ -72,8 +74,7 @@ class ResultTaker(Protocol):
     def take(self, report: TaskReport) -> bool:
         """Take the report; return False if `finish` is to be called on the background thread.
 
-        Runs no code of the user, and may be called again with the same report: a Ctrl-C can interrupt it anywhere,
-            and
+        Runs no code of the user, and may be called again with the same report: a Ctrl-C can interrupt it anywhere, and
         the next reader then delivers the message once more.
         """
 
@@ -88,9 +89,14 @@ class ResultTaker(Protocol):
 
 
 class Request(Awaited):
-    """A question to the server, and its answer."""
+    """A question to the server, and its answer.
 
-    __slots__ = ("answer", "error", "on_answer", "request_id")
+    Attributes:
+        message: what was asked.
+        way: what it was sent by; a new one after the connection broke.
+    """
+
+    __slots__ = ("answer", "asked_at", "error", "message", "on_answer", "request_id", "way")
 
     def __init__(self, request_id: int, on_answer: Callable[[Message], None] | None = None) -> None:
         super().__init__()
@@ -98,6 +104,9 @@ class Request(Awaited):
         self.answer: Message | None = None
         self.error: Exception | None = None
         self.on_answer = on_answer
+        self.message: Message | None = None
+        self.asked_at = 0.0
+        self.way: object = None
 
     def is_done(self) -> bool:
         """Whether there is an answer, or the certainty that there will be none."""
@@ -105,9 +114,12 @@ class Request(Awaited):
 
     def settle(self, answer: Message) -> None:
         """The answer is here. May be called twice, as `ResultTaker.take`."""
-        if self.on_answer is not None:
-            self.on_answer(answer)
-        self.answer = answer
+        # The first counts: one that was asked again over a new connection may be answered twice, and what was taken the
+        # first time is gone the second time.
+        if self.answer is None:
+            if self.on_answer is not None:
+                self.on_answer(answer)
+            self.answer = answer
         self.wake_watchers()
 
     def fail(self, error: Exception) -> None:
@@ -116,33 +128,69 @@ class Request(Awaited):
             self.error = error
         self.wake_watchers()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether to ask once more does no harm. To stop the next server, for one, is not what was meant."""
+        return not isinstance(self.message, QuitServer | RetryTasks | BeginWait | None)
+
+    def ask_again(self, now: float, way: object) -> Message:
+        """Return what to ask over a new connection."""
+        message, self.way = self.message, way
+        assert message is not None
+        if isinstance(message, QueryResults) and message.wait_seconds > 0:
+            # What is over is over; below 0 would mean: for ever.
+            left = max(0.0, message.wait_seconds - (now - self.asked_at))
+            return replace(message, wait_seconds=left)
+        return message
+
 
 class LogRequest(Request):
     """A question with an answer in many pieces."""
 
-    __slots__ = ("first_new", "pieces")
+    __slots__ = ("_last", "_lock", "_skip_bytes", "pieces", "received_bytes")
 
     def __init__(self, request_id: int) -> None:
         super().__init__(request_id)
-        self.pieces: list[Message] = []
-        self.first_new = 0
+        self.pieces: list[LogChunk] = []
+        # Two readers may be here at once: of the connection that broke, who has a last piece in hand, and of the new
+        # one. Reentrant, as a signal handler that comes between may read too.
+        self._lock = threading.RLock()
+        self._last: LogChunk | None = None
+        self.received_bytes = 0
+        self._skip_bytes = 0
 
-    def add(self, piece: Message) -> None:
-        """One more piece. May be called twice with the same one, as `ResultTaker.take`."""
-        if not self.pieces or self.pieces[-1] is not piece:
-            self.pieces.append(piece)
+    def add(self, piece: LogChunk, way: object = None) -> bool:
+        """One more piece; return whether it belongs to the answer. May be called twice, as `ResultTaker.take`.
+
+        Args:
+            way: by which it came. After `ask_again` only a new one counts, and begins with what is here already.
+        """
+        with self._lock:
+            if way is not self.way:
+                return False
+            if self._last is not piece:
+                self._last = piece
+                skipped = min(self._skip_bytes, len(piece.data))
+                self._skip_bytes -= skipped
+                self.received_bytes += len(piece.data) - skipped
+                if skipped < len(piece.data) or piece.is_last:
+                    self.pieces.append(replace(piece, data=piece.data[skipped:]) if skipped else piece)
         self.wake_watchers()
+        return True
+
+    def ask_again(self, now: float, way: object) -> Message:
+        with self._lock:
+            self._skip_bytes = self.received_bytes
+            return super().ask_again(now, way)
 
     def has_news(self) -> bool:
         """Whether there is a piece that was not taken, or the end."""
-        return len(self.pieces) > self.first_new or self.is_done()
+        return bool(self.pieces) or self.is_done()
 
-    def take_pieces(self) -> list[Message]:
+    def take_pieces(self) -> list[LogChunk]:
         """Return the pieces that came since the last call."""
-        count = len(self.pieces)  # more may be added meanwhile; they are for the next call
-        pieces = self.pieces[self.first_new : count]
-        del self.pieces[: max(count - 1, 0)]  # the last one stays: `add` compares with it
-        self.first_new = min(count, 1)
+        pieces = self.pieces[:]  # more may be added meanwhile; they are for the next call
+        del self.pieces[: len(pieces)]
         return pieces
 
 

@@ -290,6 +290,11 @@ class Delivery:
                     del self._queries[task_id]
 
     def _report(self, task: TaskRecord) -> TaskReport:
+        if task.is_taken:
+            # Submitted again by a client that was not told that it had been accepted; meanwhile somebody else took the
+            # result. To report a success without a value would be an answer, and a wrong one.
+            message = "it has ended, and its result was handed to somebody else"
+            return TaskReport(task.task_id, "failed", "lost", error_message=message)
         is_failure = task.is_final and task.outcome != "succeeded"
         stored = None
         if task.is_on_disk and task.is_final and task.ending is None and self._store is not None:

@@ -37,11 +37,13 @@ class Submissions:
     def submit(self, peer: Peer, request: SubmitTasks) -> None:
         """Accept the tasks, or refuse them as a whole."""
         manager = self._manager
-        refusal = self._reason_to_refuse(peer, request)
+        options, known = request.options, manager.engine.tasks
+        # What was accepted stays so, also when its client was not told, and submits it again to a server that drains.
+        is_known = bool(request.tasks) and all(task.task_id in known for task in request.tasks)
+        refusal = None if is_known else self._reason_to_refuse(peer, request)
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
             return
-        options, known = request.options, manager.engine.tasks
         manager.functions.add(peer.connection_id, request.functions)
         if request.functions:
             manager.pool.prepare(request.functions.values())

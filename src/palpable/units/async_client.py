@@ -8,16 +8,19 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
 
 from msgspec.structs import replace
 
 from palpable._connection import address as addresses
-from palpable._connection.async_connection import AsyncConnection, open_async
+from palpable._connection.async_connection import AsyncConnection
+from palpable._connection.async_link import AsyncLink, open_link
 from palpable._connection.bulk import automatic_chunksize
 from palpable._connection.checks import check_number
-from palpable._connection.dialing import check_tls
+from palpable._connection.dialing import check_tls, resolve_again
 from palpable._connection.questions import PAGE_TASKS
+from palpable._connection.reconnecting import delays, seconds_to_try
 from palpable._connection.window import Window
 from palpable._wire.chunk_failure import results_before
 from palpable._wire.handshake import checked_authkey
@@ -26,7 +29,6 @@ from palpable._wire.messages import (
     DrainServer,
     GetStatus,
     ListTasks,
-    LogChunk,
     PurgeTasks,
     QueryResults,
     QuitServer,
@@ -363,6 +365,7 @@ class AsyncClient(_AsyncCalls):
         authkey: bytes | None = None,
         *,
         tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
+        reconnect_seconds: float | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
         self._address = None if address is None else addresses.make_address(address, family)
@@ -371,6 +374,8 @@ class AsyncClient(_AsyncCalls):
         check_tls(self._address or addresses.Address(host="any"), tls)
         self._tls = tls
         self._levels = client_levels(options)
+        check_number("reconnect_seconds", reconnect_seconds, least=0, may_be_none=True)
+        self._reconnect_seconds = reconnect_seconds
         self._connection: AsyncConnection | None = None
         self._connecting: asyncio.Lock | None = None
         self._is_closed = False
@@ -389,9 +394,35 @@ class AsyncClient(_AsyncCalls):
             self._connecting = asyncio.Lock()
         async with self._connecting:
             if self._connection is None or not self._connection.is_usable:
-                address, authkey = addresses.resolve(self._address, self._family, self._authkey)
-                self._connection = await open_async(address, authkey, check_tls(address, self._tls))
+                self._connection = await self._dial(self._connection)
             return self._connection
+
+    async def _dial(self, last: AsyncConnection | None) -> AsyncConnection:
+        given = (self._address, self._family, self._authkey)
+
+        async def dial_again() -> AsyncLink:
+            address, authkey, trusted = resolve_again(*given, self._tls)
+            return await open_link(address, authkey, trusted)
+
+        async def dial_once() -> AsyncConnection:
+            address, authkey = addresses.resolve(*given)
+            link = await open_link(address, authkey, check_tls(address, self._tls))
+            return AsyncConnection(link, address, dial_again, self._reconnect_seconds)
+
+        if last is None or last.is_inside_task:
+            return await dial_once()
+        last.break_off("another took its place")
+        # A durable server may be about to come back.
+        seconds = seconds_to_try(self._reconnect_seconds, last.info)
+        until, waits = monotonic() + seconds, delays()
+        while True:
+            try:
+                return await dial_once()
+            except ServerUnreachable:
+                wait_seconds = next(waits)
+                if self._is_closed or monotonic() + wait_seconds > until:
+                    raise
+            await asyncio.sleep(wait_seconds)
 
     async def close(self) -> None:
         """Close the connection; the client can't be used any more. Safe to call twice."""
@@ -610,7 +641,6 @@ async def _log_pieces(connection: AsyncConnection, task_id: str, *, follow: bool
             if request.error is not None:
                 raise request.error
             for piece in request.take_pieces():
-                assert isinstance(piece, LogChunk)
                 if not piece.is_known:
                     raise _unknown(task_id)
                 text = decode(piece.data, piece.is_last)

@@ -72,9 +72,9 @@ class _Calls(TaskCalls):
 class Client(_Calls):
     """A client of one server. Usable from every thread, and in a forked process, where it makes its own connection.
 
-    It connects at its first call, and again at the next call after the connection broke. All calls share the
-    connection. Inside a task, waiting for other tasks frees the task's slot; `Client()` there is a client of the
-    task's own server.
+    It connects at its first call, and all calls share the connection. When that breaks, the client connects again and
+    goes on: nothing is submitted twice, and what is waited for arrives, if the server is still there or comes back.
+    Inside a task, waiting for other tasks frees the task's slot; `Client()` there is a client of the task's own server.
 
     Args:
         address: ("127.0.0.1", 8089), the path of a Unix socket, or a URL (unix:///path, tcp://host:port,
@@ -84,6 +84,9 @@ class Client(_Calls):
             Unix socket, the file `authkey` beside it.
         tls: for TCP. True: trust what this machine trusts; the path of a certificate file: trust this certificate, or
             what this authority has signed; or an `ssl.SSLContext`.
+        reconnect_seconds: how long to try to connect again, before calls fail with ServerUnreachable. None: a minute if
+            the server keeps its tasks on disk; else once, at once, since a server that ended has forgotten them. 0:
+            never.
         options: for all the tasks of this client, if neither the call nor the function says otherwise:
             isolation: "task", a fresh process for every task, or "worker", processes that run many; None: the server's
                 default.
@@ -110,6 +113,7 @@ class Client(_Calls):
         authkey: bytes | None = None,
         *,
         tls: bool | str | os.PathLike[str] | ssl.SSLContext | None = None,
+        reconnect_seconds: float | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
         self._address = None if address is None else addresses.make_address(address, family)
@@ -121,6 +125,8 @@ class Client(_Calls):
 
             check_tls(self._address or addresses.Address(host="any"), tls)
         self._levels = client_levels(options)
+        check_number("reconnect_seconds", reconnect_seconds, least=0, may_be_none=True)
+        self._reconnect_seconds = reconnect_seconds
         self._forget_connection()
 
     # --- the connection -------------------------------------------------------------------------------------------
@@ -142,8 +148,6 @@ class Client(_Calls):
         return self._connect()
 
     def _connect(self) -> Connection:
-        from palpable._connection.dialing import check_tls, dial
-
         with _remaking_locks:
             if self._connecting[0] != os.getpid():
                 # Forked: the thread that held the lock may not exist here.
@@ -156,8 +160,7 @@ class Client(_Calls):
                 if not connection.is_stale():
                     return connection  # another thread was faster
                 connection.close(wait=False)
-            address, authkey = addresses.resolve(self._address, self._family, self._authkey)
-            connection = dial(address, authkey, check_tls(address, self._tls))
+            connection = self._dial(connection)
             if self._finalizer is not None:
                 self._finalizer.detach()
             # Neither the connection nor its thread holds the client, so a client that is dropped is collected.
@@ -165,6 +168,26 @@ class Client(_Calls):
             self._finalizer.atexit = False
             self._connection = connection
             return connection
+
+    def _dial(self, last: Connection | None) -> Connection:
+        """Return a new connection. Where there was one before, a durable server may be about to come back."""
+        from palpable._connection.dialing import check_tls, dial, prove, resolve_again
+        from palpable._connection.reconnecting import Again, dial_patiently, seconds_to_try
+
+        given = (self._address, self._family, self._authkey)
+        tls = self._tls
+        # Holds not the client: the connection outlives it, until what it submitted has ended.
+        again = Again(lambda: prove(*resolve_again(*given, tls)), self._reconnect_seconds)
+
+        def dial_once() -> Connection:
+            address, authkey = addresses.resolve(*given)
+            return dial(address, authkey, check_tls(address, tls), again)
+
+        if last is None or last.is_inside_task:
+            return dial_once()
+        return dial_patiently(
+            dial_once, seconds_to_try(self._reconnect_seconds, last.info), is_over=lambda: self._is_closed
+        )
 
     def close(self) -> None:
         """Close the connection; the client can't be used any more. Safe to call twice.

@@ -115,7 +115,7 @@ def test_a_server_that_goes_fails_everything_that_is_pending(fake_server: FakeSe
     futures[0].add_done_callback(called.append)
     wait_until(lambda: fake_server.received_of(SubmitTasks))
     blocked.start()
-    fake_server.drop_connections()
+    fake_server.close()
     done, pending = concurrent.futures.wait(futures, timeout=10)
     assert not pending
     blocked.join(10)

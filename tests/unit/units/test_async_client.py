@@ -270,10 +270,11 @@ def test_a_server_that_goes_fails_what_is_pending_and_the_next_call_connects_aga
         fake_server.hold()
         future = await client.submit(double, 1)
         await _until(lambda: fake_server.received_of(SubmitTasks))
-        fake_server.drop_connections()
+        fake_server.close()
         with pytest.raises(ServerUnreachable):
             await future
         fake_server.is_holding = False
+        fake_server.start()
         assert await client.run(double, 2) == 4
 
     _run(fake_server, work)

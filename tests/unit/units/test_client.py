@@ -242,7 +242,7 @@ def test_closing_an_imap_cancels_what_is_on_its_way(fake_server: FakeServer, fak
     fake_server.hold()
     for _ in range(5):  # so many that the window was filled anew, and not all
         next(results)
-    held = {task.task_id for _, submit in wait_until(lambda: fake_server._held) for task in submit.tasks}
+    held = {task.task_id for _, tasks in wait_until(lambda: fake_server._held) for task in tasks}
     results.close()
     wait_until(lambda: held <= {task for cancel in fake_server.received_of(CancelTasks) for task in cancel.task_ids})
 

@@ -1,0 +1,238 @@
+"""One socket to the server on an asyncio loop: the handshake, then messages in and out, and its end.
+
+It breaks once, for good. A connection that goes on has a new link then (`async_connection`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from palpable._connection.address import Address
+from palpable._connection.dialing import CONNECT_SECONDS, Tls, certificates_in, tls_unreachable, unreachable
+from palpable._connection.incoming import Incoming
+from palpable._connection.inside import identity
+from palpable._connection.outbox import Outbox
+from palpable._connection.pending import Pending
+from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
+from palpable._wire.messages import ServerAnswer
+from palpable.units.task_exceptions import ServerError, ServerUnreachable
+
+
+class AsyncLink(asyncio.Protocol):
+    """A socket, from its first byte. Made by `open_link`; `serve` begins when it is proven.
+
+    Args:
+        address: where it leads, for messages.
+        authkey: the key to prove, by both sides.
+    """
+
+    def __init__(self, address: Address, authkey: bytes) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._address = address
+        self._handshake: ClientHandshake | None = ClientHandshake(authkey, *identity())
+        self._reader: FrameReader[Any] = FrameReader(HandshakeToClient, limit_bytes=HANDSHAKE_LIMIT_BYTES)
+        self._transport: asyncio.Transport | None = None
+        self._incoming: Incoming | None = None
+        self._on_break: Callable[[AsyncLink], None] = lambda link: None
+        self._is_flush_due = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._closed = asyncio.Event()
+        self.outbox = Outbox()
+        self.broken = ""
+        """Why it is, if it is."""
+        self.info: Mapping[str, Any] = {}
+        self.proven: asyncio.Future[None] = self._loop.create_future()
+        """Done when the handshake is."""
+
+    def serve(self, pending: Pending, on_break: Callable[[AsyncLink], None]) -> None:
+        """Deliver what comes to those who expect it.
+
+        Args:
+            on_break: called once, when it has broken.
+        """
+        self.outbox = Outbox(pending)
+        self._incoming = Incoming(pending, self.outbox, self.flush)
+        self._on_break = on_break
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether anything came that was waited for."""
+        return self._incoming is not None and self._incoming.has_progressed
+
+    # --- called by the loop -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        assert self._handshake is not None
+        self._transport.write(bytes(encode_frame(self._handshake.hello())))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._reader.feed(data):
+                if self._handshake is not None:
+                    self._shake_hands(message)
+                elif self._incoming is not None:  # else nothing was asked yet
+                    self._incoming.handle(message)
+        except FrameError as error:
+            if self._handshake is not None:
+                self._refuse(ServerError(f"what listens at {self._address} is no Palpable server: {error}"))
+            self.break_off(f"what it sent is not understood ({error})")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.break_off(str(error or "the server closed the connection"))
+        self._closed.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _shake_hands(self, message: Any) -> None:
+        assert self._handshake is not None and self._transport is not None
+        try:
+            answer = self._handshake.answer(message)
+        except Exception as error:
+            self._refuse(error)
+            return
+        if answer is not None:
+            self._transport.write(bytes(encode_frame(answer)))
+            return
+        assert self._handshake.welcome is not None
+        self.info = self._handshake.welcome.server
+        self._handshake = None
+        self._reader = FrameReader(ServerAnswer, limit_bytes=(1 << 32) - 1)
+        if not self.proven.done():
+            self.proven.set_result(None)
+
+    def _refuse(self, error: Exception) -> None:
+        if not self.proven.done():
+            self.proven.set_exception(error)
+        self.abort()
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the server takes no more now."""
+        return not self._writable.is_set()
+
+    async def drain(self) -> None:
+        """Wait while the server takes no more."""
+        await self._writable.wait()
+
+    def flush_soon(self) -> None:
+        """Send everything at the end of this turn of the loop."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send everything."""
+        self._is_flush_due = False
+        if self._transport is not None and not self.broken:
+            self.outbox.flush(self._write, None)
+
+    def _write(self, data: Any, flags: int = 0) -> int:
+        assert self._transport is not None
+        self._transport.write(bytes(data))  # a copy: the transport may keep it for longer than we do
+        return len(data)
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def break_off(self, reason: str) -> None:
+        """It is broken; nothing is sent or delivered any more."""
+        if self.broken:
+            return
+        self.broken = reason
+        if not self.proven.done():
+            self.proven.set_exception(unreachable(self._address, ConnectionResetError(reason)))
+        self._writable.set()
+        self.abort()
+        self._on_break(self)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Send what is unsent, close, and wait until the socket is."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+            try:
+                await asyncio.wait_for(self._closed.wait(), CONNECT_SECONDS)
+            except TimeoutError:  # the server reads no more
+                self.abort()
+
+
+async def open_link(address: Address, authkey: bytes, tls: Tls = None) -> AsyncLink:
+    """Return a link to the server at `address`, proven, as `dialing.prove` does."""
+    if isinstance(tls, str | os.PathLike):
+        pinned = certificates_in(tls)
+        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+        link = await _open(address, authkey, anyone, pinned=pinned)
+        if link is not None:
+            return link
+        tls = ssl.create_default_context(cafile=os.fspath(tls))
+    elif tls is True:
+        tls = ssl.create_default_context()
+    link = await _open(address, authkey, tls or None)
+    assert link is not None
+    return link
+
+
+async def _open(
+    address: Address, authkey: bytes, context: ssl.SSLContext | None, pinned: set[bytes] | None = None
+) -> AsyncLink | None:
+    loop = asyncio.get_running_loop()
+    link = AsyncLink(address, authkey) if pinned is None else _Pinned(address, authkey, pinned)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if address.path:
+                await loop.create_unix_connection(lambda: link, address.path)
+            else:
+                await loop.create_connection(
+                    lambda: link,
+                    address.host,
+                    address.port,
+                    ssl=context,
+                    server_hostname=address.host if context else None,
+                )
+            await link.proven
+    except BaseException as error:
+        link.abort()
+        if isinstance(link, _Pinned) and link.is_other:
+            return None
+        if isinstance(error, ssl.SSLError):
+            raise tls_unreachable(address, error) from None
+        if isinstance(error, OSError) and not isinstance(error, ServerUnreachable):
+            raise unreachable(address, error) from None
+        raise
+    return link
+
+
+class _Pinned(AsyncLink):
+    """A link that speaks only to a server with one of these certificates."""
+
+    def __init__(self, address: Address, authkey: bytes, pinned: set[bytes]) -> None:
+        super().__init__(address, authkey)
+        self._pinned = pinned
+        self.is_other = False
+        """Whether the server showed another certificate. Nothing was said to it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if transport.get_extra_info("ssl_object").getpeercert(binary_form=True) in self._pinned:
+            super().connection_made(transport)
+            return
+        self.is_other = True
+        self._transport = cast(asyncio.Transport, transport)
+        self._refuse(ServerError("another certificate"))
