@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from palpable import Client, TaskFuture
 from palpable.units.option_levels import task_id_for_key
+from palpable.units.task_options import Isolation
 from stress.storm.answers import REFUSED, UNFINISHED, UNKNOWN, UNREACHABLE, answer_of, answer_of_result
 from stress.storm.behaviours import Perform, perform
 from stress.storm.client_record import ClientRecord
@@ -42,6 +44,7 @@ class Actions:
             (30, self.submit_some),
             (12, self.run_one),
             (10, self.map_some),
+            (5, self.map_a_burst),
             (6, self.iterate_over_some),
             (12, self.ask_until_it_ended),
             (10, self.keep_the_result),
@@ -85,18 +88,28 @@ class Actions:
         self._told_or_raise(wish.job.label, "", "run", lambda: view.run(perform, wish.job))
 
     def map_some(self) -> None:
-        """A `map`, in one isolation or the other."""
-        wishes = self._wishes("map", self._rng.randint(2, 12))
+        """A `map`, in one isolation or the other; in chunks, or a task for each."""
+        self._map(self._rng.randint(2, 12), self._rng.choice(("task", "worker")), self._rng.choice(("auto", 1)))
+
+    def map_a_burst(self) -> None:
+        """A `map` of many that take no time: they are handed to processes in batches."""
+        self._map(self._rng.randint(40, 150), "worker", 1, is_brief=True)
+
+    def _map(
+        self, count: int, isolation: Isolation, chunksize: int | Literal["auto"], *, is_brief: bool = False
+    ) -> None:
+        wishes = self._wishes("map", count, isolation, is_brief=is_brief)
         since = time.monotonic()
-        view = self._client.options(isolation=wishes[0].options["isolation"])
-        answer, values = answer_of(lambda: view.map(perform, [wish.job for wish in wishes]))
+        view = self._client.options(isolation=isolation)
+        answer, values = answer_of(lambda: view.map(perform, [wish.job for wish in wishes], chunksize=chunksize))
         self._note_all(wishes, "map", since, answer, values)
 
     def iterate_over_some(self) -> None:
         """An `imap_unordered`: each result is noted as it comes."""
-        wishes = self._wishes("imap", self._rng.randint(2, 12))
+        isolation: Isolation = self._rng.choice(("task", "worker"))
+        wishes = self._wishes("imap", self._rng.randint(2, 12), isolation)
         since = time.monotonic()
-        view = self._client.options(isolation=wishes[0].options["isolation"])
+        view = self._client.options(isolation=isolation)
 
         def iterate() -> list[Any]:
             values = []
@@ -165,12 +178,11 @@ class Actions:
         self._record.asked(wish, call)
         return wish
 
-    def _wishes(self, call: str, count: int) -> list[Wish]:
-        isolation = self._rng.choice(("task", "worker"))
+    def _wishes(self, call: str, count: int, isolation: Isolation, *, is_brief: bool = False) -> list[Wish]:
         wishes = []
         for _ in range(count):
-            wish = draw_wish(self._rng, self._folder, self._record.new_label(), kinds=("quick",))
-            wishes.append(Wish(wish.job, {"isolation": isolation}))
+            job = draw_wish(self._rng, self._folder, self._record.new_label(), kinds=("quick",)).job
+            wishes.append(Wish(replace(job, seconds=0.0) if is_brief else job, {"isolation": isolation}))
             self._record.asked(wishes[-1], call)
         return wishes
 
