@@ -99,6 +99,18 @@ def test_sub_tasks_of_what_runs_are_still_started(tmp_path: Path) -> None:
         assert future.result(30) == 12
 
 
+def test_what_was_accepted_before_is_not_refused_when_it_is_submitted_again(tmp_path: Path) -> None:
+    with Server(num_workers=1) as server, server.client() as client, server.client() as other:
+        first = client.options(idempotency_key="one").submit(tasks.hold, str(tmp_path), "held")
+        wait_until((tmp_path / "held").exists)
+        client.drain()
+        again = other.options(idempotency_key="one").submit(tasks.hold, str(tmp_path), "held")
+        (tmp_path / "held.go").touch()
+        assert again.result(30) == first.result(30) == "held"
+        with pytest.raises(ServerDraining):
+            other.options(idempotency_key="another").run(tasks.double, 1)
+
+
 def test_draining_can_be_taken_back(tmp_path: Path) -> None:
     with Server(num_workers=1) as server, server.client() as client:
         client.drain()
