@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -288,6 +290,26 @@ def test_the_views_show_times_that_people_can_read(path: Path, store: SqliteStor
     assert _rows(path, "SELECT sequence, state FROM queue") == [(2, "ready"), (3, "ready")]
     assert _rows(path, "SELECT state, tasks FROM state_counts ORDER BY state") == [("ready", 2), ("succeeded", 1)]
     assert _rows(path, "SELECT sequence FROM failures") == []
+
+
+def test_one_thread_reads_at_once_what_another_has_written(store: SqliteStore) -> None:
+    written: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def write() -> None:
+        for number in range(1, 101):
+            add_tasks(store, number)
+            written.put(number)
+            store.tidy()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for number in range(1, 101):
+            assert written.get(timeout=10) == number
+            assert store.request(number) == b"request %d" % number
+            assert store.last_sequence() >= number
+    finally:
+        thread.join()
 
 
 def test_room_is_given_back_when_tasks_go(store: SqliteStore) -> None:

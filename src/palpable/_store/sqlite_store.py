@@ -21,7 +21,7 @@ SPARE_BYTES: Final = 8 * 1024 * 1024
 """Room that is kept in the file when tasks go: the next ones will fill it, and growing costs more than overwriting."""
 LOG_BYTES: Final = 8 * 1024 * 1024
 """A write-ahead log larger than this is emptied when there is time."""
-VACUUM_PAGES: Final = 256
+VACUUM_PAGES: Final = 128
 
 
 class SqliteStore:

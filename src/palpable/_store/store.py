@@ -130,7 +130,7 @@ class Store(Protocol):
     def tidy(self) -> bool:
         """Give some room back to the disk, and remove functions that no task refers to; return whether to go on.
 
-        A small step, of some milliseconds at most. Called when there is nothing to write.
+        A small step: some milliseconds, with a flush of the disk some tens. Called when there is nothing to write.
         """
 
     def unfinished(self, chunk_size: int = 10_000) -> Iterator[list[tuple[TaskRow, TaskState]]]:
