@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import report, store_folder
 from benchmarks.contender import Contender, all_contenders
 from benchmarks.environments import ROOT, make_environments
 from benchmarks.harness import run_rounds, take_responsibility
@@ -35,6 +35,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--output",
         type=Path,
         help="folder for the results; default benchmarks/results for a full run, else none",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=ROOT,
+        help="where stores are written; it must be on a disk (default: the checkout)",
     )
     parser.add_argument("--list", action="store_true", help="print questions and contenders, and measure nothing")
     parsed = parser.parse_args(arguments)
@@ -75,6 +81,7 @@ def main() -> None:
         return
     make_environments()
     take_responsibility()
+    store_folder.parent_folder = chosen.folder.resolve()
     settings = QUICK if chosen.quick else Settings()
     results = []
     for question in questions:

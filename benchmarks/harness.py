@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import store_folder
 from benchmarks.contender import Contender
 from benchmarks.environments import ROOT, python_of
 from benchmarks.process_tree import children, tree
@@ -77,12 +78,13 @@ def run_once(question: Question, contender: type[Contender], settings: Settings)
     command = [str(python), "-m", "benchmarks.measure"]
     command += [question.name, contender.name, json.dumps(settings._asdict())]
     folder = tempfile.mkdtemp(prefix="bench-")  # also for what a contender that is killed can't remove
+    stores = tempfile.mkdtemp(prefix=store_folder.PREFIX, dir=store_folder.parent_folder)
     try:
         with open(f"{folder}/answer", "w+") as answer, open(f"{folder}/log", "w+") as log:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=environment_variables(folder),
+                env=environment_variables(folder) | {store_folder.VARIABLE: stores},
                 stdin=subprocess.DEVNULL,
                 stdout=answer,
                 stderr=log,
@@ -100,6 +102,7 @@ def run_once(question: Question, contender: type[Contender], settings: Settings)
         return outcome | {"busy_before": busy, "left_behind": left_behind, "seconds": seconds}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(stores, ignore_errors=True)
 
 
 def environment_variables(folder: str) -> dict[str, str]:

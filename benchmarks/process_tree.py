@@ -76,6 +76,11 @@ def resident_megabytes(pid: int) -> float:
     return _memory_kilobytes(pid, "status", "VmRSS:") * 1024 / MEGABYTE
 
 
+def peak_resident_megabytes(pid: int) -> float:
+    """The largest resident set it ever had."""
+    return _memory_kilobytes(pid, "status", "VmHWM:") * 1024 / MEGABYTE
+
+
 def proportional_megabytes(pids: list[int]) -> float:
     """Proportional set: a page that n processes share counts 1/n in each, so that a sum counts it once."""
     return sum(_memory_kilobytes(pid, "smaps_rollup", "Pss:") for pid in pids) * 1024 / MEGABYTE

@@ -22,6 +22,16 @@ NAMES = (
     "idle_cpu",
     "memory_at_rest",
     "nested_fib",
+    "imap_stream",
+    "async_calls",
+    "many_clients",
+    "start_up",
+    "durable_submit",
+    "durable_throughput",
+    "durable_task_mode",
+    "durable_latency",
+    "reopening",
+    "disk_after_expiry",
 )
 
 
@@ -39,6 +49,15 @@ class Settings(NamedTuple):
     peer_idle_seconds: float = 10.0
     queued_count: int = 100_000
     fib_number: int = 12
+    stream_count: int = 10_000_000
+    """Items of a stream whose memory is looked at."""
+    awaited_count: int = 10_000
+    """Calls that one asyncio loop awaits together."""
+    client_count: int = 1000
+    stored_count: int = 1_000_000
+    """Tasks in a store that is opened."""
+    start_count: int = 15
+    """Starts of a program that are timed."""
     limit_share: float = 1.0
     """How much of their own limits those contenders do that have one."""
 
@@ -55,6 +74,11 @@ QUICK = Settings(
     peer_idle_seconds=1.0,
     queued_count=10_000,
     fib_number=7,
+    stream_count=500_000,
+    awaited_count=2000,
+    client_count=100,
+    stored_count=100_000,
+    start_count=5,
     limit_share=0.2,
 )
 

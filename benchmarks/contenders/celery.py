@@ -40,7 +40,9 @@ class Celery(Contender):
     name = "celery"
     title = "Celery on Redis, prefork, concurrency 2"
     distribution = "celery"
-    answers = frozenset({"call_latency", "submit_throughput", "map_throughput", "idle_cpu", "memory_at_rest"})
+    answers = frozenset(
+        {"call_latency", "submit_throughput", "map_throughput", "idle_cpu", "memory_at_rest", "durable_throughput"}
+    )
     map_limit = 2000
     queue_limit = 5000
     worker_options: ClassVar[tuple[str, ...]] = ()

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks import tasks
 from benchmarks.contender import WORKERS, Contender
 from benchmarks.services import Command, Redis
+from benchmarks.store_folder import store_folder
 
 RESULT_TIMEOUT_SECONDS = 60
 POLL_SECONDS = 0.005
@@ -66,18 +65,18 @@ class Huey(Contender):
 class SqliteHuey(Huey):
     name = "huey-sqlite"
     title = "Huey on SQLite, 2 process workers, polling every 5 ms"
+    answers = Huey.answers | {"durable_throughput"}
 
     def set_up(self) -> None:
         import huey
 
         assert huey
-        self.folder = tempfile.mkdtemp(prefix="bench-")
-        os.environ["BENCHMARK_HUEY_FILE"] = os.path.join(self.folder, "huey.db")
+        os.environ["BENCHMARK_HUEY_FILE"] = os.path.join(store_folder(), "huey.db")
         self.start_consumer()
 
     def tear_down(self) -> None:
-        self.consumer.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if hasattr(self, "consumer"):
+            self.consumer.stop()
 
 
 class RedisHuey(Huey):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from benchmarks.contender import WORKERS, Contender
+from benchmarks.store_folder import store_folder
 
 
 class Palpable(Contender):
@@ -13,11 +15,13 @@ class Palpable(Contender):
     isolation: ClassVar[Literal["task", "worker"]]
     workers: ClassVar[int] = WORKERS
     preload: ClassVar[tuple[str, ...]] = ()
+    is_durable: ClassVar[bool] = False
 
     def set_up(self) -> None:
         from palpable import Server
 
-        self.server = Server(num_workers=self.workers, preload=list(self.preload))
+        store = os.path.join(store_folder(), "jobs.db") if self.is_durable else None
+        self.server = Server(num_workers=self.workers, preload=list(self.preload), store=store)
         self.server.start()
         self.client = self.server.client()
         self.calls = self.client.options(isolation=self.isolation)
@@ -57,7 +61,9 @@ class PalpableTask(Palpable):
     title = 'Palpable, isolation="task"'
     isolation = "task"
     is_fresh = True
-    answers = frozenset({"task_throughput", "call_latency", "import_warmth", "idle_cpu", "memory_at_rest"})
+    answers = frozenset(
+        {"task_throughput", "call_latency", "import_warmth", "idle_cpu", "memory_at_rest", "durable_task_mode"}
+    )
 
 
 class PalpableTaskMain(PalpableTask):
@@ -89,13 +95,47 @@ class PalpableWorker(Palpable):
     name = "palpable-worker"
     title = 'Palpable, isolation="worker"'
     isolation = "worker"
-    answers = frozenset({"call_latency", "submit_throughput", "map_throughput"})
+    answers = frozenset(
+        {"call_latency", "submit_throughput", "map_throughput", "imap_stream", "async_calls", "many_clients"}
+    )
 
 
 class PalpableWorkerMain(PalpableWorker):
     name = "palpable-worker-main"
     title = 'Palpable, isolation="worker", function of __main__'
     functions_from_main = True
+    answers = frozenset({"call_latency", "submit_throughput", "map_throughput"})
+
+
+class PalpableDurableTask(PalpableTask):
+    name = "palpable-durable-task"
+    title = 'Palpable with a store, isolation="task"'
+    is_durable = True
+    answers = frozenset({"durable_task_mode"})
+
+
+class PalpableDurableWorker(PalpableWorker):
+    name = "palpable-durable-worker"
+    title = 'Palpable with a store, isolation="worker"'
+    is_durable = True
+    answers = frozenset({"durable_submit", "durable_throughput", "durable_latency"})
+
+
+class PalpableNotRunning(Contender):
+    """For questions about a start: they start what they ask about themselves."""
+
+    name = "palpable-start"
+    title = "Palpable, started anew"
+    distribution = "palpable"
+    answers = frozenset({"start_up", "reopening", "disk_after_expiry"})
+
+    def set_up(self) -> None:
+        import palpable
+
+        assert palpable
+
+    def tear_down(self) -> None:
+        pass
 
 
 def fib_by_tasks(number: int) -> int:
@@ -113,4 +153,7 @@ CONTENDERS = [
     PalpableOneWorker,
     PalpableWorker,
     PalpableWorkerMain,
+    PalpableDurableTask,
+    PalpableDurableWorker,
+    PalpableNotRunning,
 ]
