@@ -222,6 +222,16 @@ def _say_nothing(plot: Plot) -> None:
     plot.history.told.append(Told("c1-1-1", task.task_id, "future", 10.0, 100.0, "silence", None))
 
 
+def _break_off_a_client_that_connects_again(plot: Plot) -> None:
+    task = plot.task()
+    plot.history.told.append(Told("c1-1-1", task.task_id, "future", 10.0, 10.1, "unreachable", "", True))
+
+
+def _break_off_a_map(plot: Plot) -> None:
+    facts = {"labels": ["c1-1-1"], "answer": "unreachable", "reconnects": True, "by": "map", "value": ""}
+    plot.history.failed_maps.append(facts)
+
+
 def _fail_a_client(plot: Plot) -> None:
     plot.history.client_failures.append("client-c1: KeyError('x')")
 
@@ -359,6 +369,8 @@ PLANTED: list[tuple[Callable[[Plot], None], str]] = [
     (_run_after_a_cancel_came_too_late, "a task ran after its cancel came too late"),
     (_cancel_too_late_before_the_end, "a cancel said it came too late, and did not"),
     (_say_nothing, "a client was told nothing"),
+    (_break_off_a_client_that_connects_again, "a client that connects again was told it could not"),
+    (_break_off_a_map, "a client that connects again was told it could not"),
     (_fail_a_client, "a client met an error that no fault explains"),
     (_run_what_is_not_stored, "a task ran that is not stored"),
     (_start_an_attempt_twice, "an attempt started twice"),

@@ -137,6 +137,7 @@ class ProcessLink:
         if not self.is_bound:
             count = sum(len(tasks) for tasks, _, _ in self._unbound)
             self._unbound.clear()
+            self.known_functions.clear()  # they were to travel with those orders
             self._never_sent += count
             return count
         if self._claims is None:

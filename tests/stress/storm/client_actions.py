@@ -218,13 +218,12 @@ class Actions:
             time.sleep(PAUSE_SECONDS)
 
     def _note_all(self, wishes: list[Wish], by: str, since: float, answer: str, values: Any) -> None:
-        """Note what one call said of many jobs. When it failed, it said something of one of them, and not of which."""
+        """Note what one call said of many jobs."""
         if answer == "succeeded":
             for value in values:
                 self._record.told(value["label"], value["task_id"], by, since, answer, value)
         else:
-            labels = [wish.job.label for wish in wishes]
-            self._record.log.write("map failed", labels=labels, since=since, answer=answer, value=values)
+            self._record.told_of_all([wish.job.label for wish in wishes], by, since, answer, values)
 
     def settle(self, label: str, task_id: str) -> None:
         """Ask for the end of a task that was submitted over a connection that broke."""

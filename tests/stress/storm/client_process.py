@@ -2,13 +2,13 @@
 
     python -m stress.storm.client_process FOLDER NAME SEED ADDRESS ...
 
-It notes everything it asks for and is told. When its connection breaks it makes a new client and asks by task id for
-what is unanswered, or submits it again under its key; so does the next process of its name when it was killed.
+It notes everything it asks for and is told. By chance its client connects again by itself when its connection breaks;
+else it makes a new client and asks by task id for what is unanswered, or submits it again under its key. So does the
+next process of its name when it was killed.
 """
 
 from __future__ import annotations
 
-import inspect
 import random
 import sys
 import threading
@@ -37,9 +37,8 @@ class ClientProcess:
         self._rng = random.Random(seed)
         self._addresses = addresses
         self._authkey = (folder / "authkey").read_bytes()
-        self._record = ClientRecord(folder / f"client-{name}.jsonl", name)
-        can_reconnect = "reconnect_seconds" in inspect.signature(Client.__init__).parameters
-        self._reconnects = can_reconnect and self._rng.random() < 0.6
+        self._reconnects = self._rng.random() < 0.6
+        self._record = ClientRecord(folder / f"client-{name}.jsonl", name, reconnects=self._reconnects)
         self._lock = threading.Lock()
         self._failures: list[BaseException] = []
 
@@ -66,9 +65,10 @@ class ClientProcess:
     def _make_client(self) -> Client:
         """Return a client that is connected."""
         deadline = time.monotonic() + GIVE_UP_SECONDS
-        options = {"reconnect_seconds": RECONNECT_SECONDS if self._reconnects else 0.0} if self._can_choose else {}
+        reconnect_seconds = RECONNECT_SECONDS if self._reconnects else 0.0
         while True:
-            client = Client(self._rng.choice(self._addresses), "AF_UNIX", self._authkey, **options)  # type: ignore[arg-type]
+            address = self._rng.choice(self._addresses)
+            client = Client(address, "AF_UNIX", self._authkey, reconnect_seconds=reconnect_seconds)
             try:
                 client.get_status()
                 return client
@@ -77,10 +77,6 @@ class ClientProcess:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(DIAL_SECONDS)
-
-    @property
-    def _can_choose(self) -> bool:
-        return "reconnect_seconds" in inspect.signature(Client.__init__).parameters
 
     def _settle(self, client: Client) -> None:
         """Ask for everything that is unanswered."""

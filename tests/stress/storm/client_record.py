@@ -33,10 +33,15 @@ class Unanswered(NamedTuple):
 
 
 class ClientRecord:
-    """The file of one client, and the labels it gives out."""
+    """The file of one client, and the labels it gives out.
 
-    def __init__(self, path: Path, name: str) -> None:
+    Args:
+        reconnects: whether the client connects again by itself, so that no break should be its user's business.
+    """
+
+    def __init__(self, path: Path, name: str, *, reconnects: bool = False) -> None:
         self.name = name
+        self.reconnects = reconnects
         self.log = EventLog(path)
         self._path = path
         self._generation = sum(1 for event in read_events(path) if event["event"] == "born")
@@ -57,7 +62,13 @@ class ClientRecord:
 
     def told(self, label: str, task_id: str, by: str, since: float, answer: str, value: Any) -> None:
         """Note what was said of a task, by which call, and when that call began."""
-        self.log.write("told", label=label, task_id=task_id, by=by, since=since, answer=answer, value=value)
+        said = {"by": by, "since": since, "answer": answer, "value": value, "reconnects": self.reconnects}
+        self.log.write("told", label=label, task_id=task_id, **said)
+
+    def told_of_all(self, labels: list[str], by: str, since: float, answer: str, value: Any) -> None:
+        """Note that a call failed that was about many tasks: it says something of one of them, and not of which."""
+        said = {"by": by, "since": since, "answer": answer, "value": value, "reconnects": self.reconnects}
+        self.log.write("map failed", labels=labels, **said)
 
     def tell(self, label: str, task_id: str, by: str, call: Callable[[], Any]) -> str:
         """Make a call whose result is that of the task, note what it said, and return that in a word."""

@@ -31,6 +31,8 @@ class Told(NamedTuple):
     at: float
     answer: str
     value: Any
+    reconnects: bool = False
+    """Whether it was a client that connects again by itself."""
 
     @property
     def is_final(self) -> bool:
@@ -160,7 +162,7 @@ def _add_client_event(history: History, client: str, event: Event) -> None:
         case "submitted":
             history.submitted[event["label"]] = event["task_id"]
         case "told":
-            facts = {name: event[name] for name in ("label", "task_id", "by", "since", "at", "answer", "value")}
+            facts = {name: event[name] for name in Told._fields}
             value = event["value"]
             if not facts["task_id"] and isinstance(value, dict):
                 facts["task_id"] = value["task_id"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stress.storm.answers import REFUSED, SILENCE, UNFINISHED, UNKNOWN
+from stress.storm.answers import REFUSED, SILENCE, UNFINISHED, UNKNOWN, UNREACHABLE
 from stress.storm.finding import Finding
 from stress.storm.history import History, Told
 from stress.storm.stored import StoredTask
 
 SILENCE_SECONDS = 60.0
 """A call that waited so long without an answer waited too long: no job takes more than a few seconds."""
+RECONNECT_RULE = "a client that connects again was told it could not"
 SLACK_SECONDS = 0.05
 """Two clocks are compared where a moment of the store and one of an event meet."""
 
@@ -28,6 +29,7 @@ def check_answers(history: History) -> Iterator[Finding]:
         yield from _taken_means_told(history, task_id, told, task)
     yield from _cancels_are_kept(history)
     yield from _no_silence(history)
+    yield from _breaks_are_nobodys_business(history)
 
 
 def _nothing_is_lost(task_id: str, told: list[Told], task: StoredTask | None) -> Iterator[Finding]:
@@ -125,6 +127,16 @@ def _cancels_are_kept(history: History) -> Iterator[Finding]:
         was_known = any(one.says_accepted and one.at < event["since"] for one in history.told if one.task_id == task_id)
         if was_known and finished_at is not None and finished_at > event["at"] + SLACK_SECONDS:
             yield Finding("a cancel said it came too late, and did not", f"{task_id} ({event['label']})")
+
+
+def _breaks_are_nobodys_business(history: History) -> Iterator[Finding]:
+    """The server is never away for as long as a client tries to connect again."""
+    for one in history.told:
+        if one.reconnects and one.answer == UNREACHABLE:
+            yield Finding(RECONNECT_RULE, f"{one.task_id} ({one.label}) by {one.by}: {one.value}")
+    for event in history.failed_maps:
+        if event["reconnects"] and event["answer"] == UNREACHABLE:
+            yield Finding(RECONNECT_RULE, f"{event['by']} of {event['labels'][0]}: {event['value']}")
 
 
 def _no_silence(history: History) -> Iterator[Finding]:
