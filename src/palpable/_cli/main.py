@@ -15,6 +15,7 @@ SECTIONS: Final = {
     "The server": {
         "serve": "Run a task server here, until Ctrl-C.",
         "status": "Show what the server and its workers do.",
+        "top": "Show what the server does, live.",
         "drain": "Have the server finish what runs, and start nothing more.",
         "stop": "Stop the server, and wait until it is gone.",
     },
@@ -33,6 +34,7 @@ SECTIONS: Final = {
         "export": "Write all tasks and results, as JSON lines.",
     },
     "Palpable": {
+        "doctor": "Check that tasks run from end to end.",
         "completion": "Print the script that makes a shell complete commands.",
         "version": "Show which Palpable this is.",
     },

@@ -429,7 +429,7 @@ def _try_to_serve(serve: Serve) -> subprocess.Popen[str] | None:
 QUESTIONS = [
     *(["status"], ["tasks"], ["logs", "x"], ["logs", "-f", "x"], ["cancel", "x"], ["stop"], ["drain"], ["wait", "x"]),
     *(["show", "x"], ["retry", "x"], ["purge", "--all"], ["export"], ["map", "math:sqrt"], ["run", "math:sqrt"]),
-    *(["run", "--", "true"],),
+    *(["run", "--", "true"], ["top", "--once"], ["top"]),
 ]
 
 
