@@ -19,6 +19,8 @@ class ReadyQueue:
     def __init__(self) -> None:
         self._levels: dict[tuple[int, int], deque[TaskRecord]] = {}
         self._order: list[tuple[int, int]] = []
+        self._shared: dict[tuple[int, int], tuple[int, int]] = {}
+        """One tuple for each level there was: a million tasks are not to hold one each."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -36,7 +38,7 @@ class ReadyQueue:
         if task.level is None:
             self._size += 1
         level = (-task.urgency, -task.policy.priority)
-        task.level = level
+        task.level = level = self._shared.setdefault(level, level)
         tasks = self._levels.get(level)
         if tasks is None:
             tasks = self._levels[level] = deque()

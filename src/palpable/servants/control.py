@@ -22,6 +22,13 @@ class StopServer(Message, frozen=True, tag="stop-server"):
     """Owner: end all tasks, then yourself."""
 
 
+class ServerRecovering(Message, frozen=True, tag="server-recovering"):
+    """Server: it reads its store, and goes on; a long queue takes its time."""
+
+    count: int
+    """Tasks read so far."""
+
+
 class ServerStarted(Message, frozen=True, tag="server-started"):
     """Server: clients can connect."""
 
@@ -38,4 +45,4 @@ class ServerFailed(Message, frozen=True, tag="server-failed"):
 
 
 ToServer = StartServer | StopServer
-ToOwner = ServerStarted | ServerFailed
+ToOwner = ServerRecovering | ServerStarted | ServerFailed

@@ -135,10 +135,10 @@ class Manager(Servant):
         self._adjust_pool()
         await self.pool.start()
 
-    async def recover(self) -> None:
+    async def recover(self, on_progress: Callable[[int], None]) -> None:
         """Take up again what the store holds; tasks start as soon as the first are read."""
         if self.store is not None:
-            self.recovered = await recover(self, self.store)
+            self.recovered = await recover(self, self.store, on_progress)
 
     def drain(self, *, is_on: bool = True) -> None:
         """Start nothing more, but for what running tasks wait for; or do so again."""

@@ -6,8 +6,9 @@ Runs in: the server process.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from palpable._core import events
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     from palpable.servants.manager import Manager
 
 
-async def recover(manager: Manager, store: Store) -> dict[str, int]:
+async def recover(manager: Manager, store: Store, on_progress: Callable[[int], None]) -> dict[str, int]:
     """Give the engine what the store holds, piece by piece; return how many tasks there were, by what became of them.
 
-    The tasks that were running come first, so that one of the next pieces can start while others are read.
+    The tasks that were running come first. Tasks start as soon as the first piece is read.
+
+    Args:
+        on_progress: called with how many tasks were read, after each piece.
     """
     rows, now = manager.rows, time.monotonic()
+    gc.disable()
     counts = {"ready": 0, "interrupted": 0, "scheduled": 0, "retrying": 0, "cancelled": 0, "lost": 0, "finished": 0}
     for chunk in store.unfinished():
         tasks = [rows.record_of(row, state, now) for row, state in chunk]
@@ -38,14 +43,19 @@ async def recover(manager: Manager, store: Store) -> dict[str, int]:
                 counts["interrupted"] += 1
             else:
                 counts[task.state if task.state in counts else "ready"] += 1
+        on_progress(sum(counts.values()))
         await asyncio.sleep(0)
     for chunk in store.finished():
         tasks = [rows.record_of(row, state, now) for row, state in chunk]
         _hold_functions(manager, (task for task in tasks if task.outcome is not Outcome.SUCCEEDED))
         manager.handle(events.ResultsRecovered(tasks))
         counts["finished"] += len(tasks)
+        on_progress(sum(counts.values()))
         await asyncio.sleep(0)
     manager.handle(events.RecoveryEnded())
+    # What was read stays for long, and there are no cycles in it: the collector need not look at it, now or ever.
+    gc.freeze()
+    gc.enable()
     return {what: count for what, count in counts.items() if count}
 
 

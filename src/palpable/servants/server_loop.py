@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import palpable
@@ -50,11 +51,14 @@ class ServerLoop:
         self._started_at = time.time()
         self._zygote_number = 0
 
-    async def run(self, on_listening: Any = None) -> None:
+    async def run(
+        self, on_listening: Callable[[Any], None], on_recovering: Callable[[int], None] = lambda count: None
+    ) -> None:
         """Serve until `stop`. Steps: open the store, listen, start processes, recover, serve, drain, end all, release.
 
         Args:
             on_listening: called with the address once clients can connect.
+            on_recovering: called now and then with the number of tasks that were read from the store.
 
         Raises:
             OSError: it cannot listen there, or cannot write its folders.
@@ -64,7 +68,7 @@ class ServerLoop:
         try:
             self._open_store()
             try:
-                await self._run(on_listening)
+                await self._run(on_listening, on_recovering)
             finally:
                 if self._store is not None:
                     self._store.close()
@@ -85,7 +89,7 @@ class ServerLoop:
         if count:
             logger.warning("ended %d processes that the server before this one had left behind", count)
 
-    async def _run(self, on_listening: Any) -> None:
+    async def _run(self, on_listening: Callable[[Any], None], on_recovering: Callable[[int], None]) -> None:
         settings = self.settings
         become_subreaper()
         context = tls_context(settings)
@@ -102,15 +106,14 @@ class ServerLoop:
             try:
                 manager.start()
                 await manager.start_processes()
-                await manager.recover()
+                await manager.recover(on_recovering)
                 self.recovered = manager.recovered
                 if self.recovered:
                     logger.info("recovered from %s: %s", settings.store_path, self.recovered)
                 loop = asyncio.get_running_loop()
                 server = await self._listen(loop, listener, admission, context)
                 logger.info("listening on %s with %d workers", self.address, settings.num_workers)
-                if on_listening is not None:
-                    on_listening(self.address)
+                on_listening(self.address)
                 await self._stopping.wait()
                 await self._drain(manager)
             finally:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from palpable._wire.framing import FrameReader, encode_frame
-from palpable.servants.control import ServerFailed, ServerStarted, StartServer, StopServer, ToServer
+from palpable.servants.control import ServerFailed, ServerRecovering, ServerStarted, StartServer, StopServer, ToServer
 from palpable.servants.server_loop import ServerLoop
 
 
@@ -36,9 +36,12 @@ def main() -> None:
     def on_listening(address: tuple[str, int] | str) -> None:
         control.sendall(encode_frame(ServerStarted(address=address, recovered=loop.recovered)))
 
+    def on_recovering(count: int) -> None:
+        control.sendall(encode_frame(ServerRecovering(count=count)))
+
     loop = ServerLoop(start.settings)
     try:
-        run_event_loop(lambda: _serve(loop, on_listening, control, reader, start.owner_pid))
+        run_event_loop(lambda: _serve(loop, on_listening, on_recovering, control, reader, start.owner_pid))
     except Exception as error:
         with contextlib.suppress(OSError):
             control.sendall(encode_frame(ServerFailed(error=type(error).__name__, message=str(error))))
@@ -60,7 +63,12 @@ def run_event_loop(make_main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def _serve(
-    server: ServerLoop, on_listening: Callable[..., None], control: socket.socket, reader: Any, owner_pid: int
+    server: ServerLoop,
+    on_listening: Callable[..., None],
+    on_recovering: Callable[[int], None],
+    control: socket.socket,
+    reader: Any,
+    owner_pid: int,
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.on_signal)
@@ -93,7 +101,7 @@ async def _serve(
         # A child that the owner forked holds the other end of `control` too, and may outlive the owner.
         loop.add_reader(owner_fd, on_owner_gone)
     try:
-        await server.run(on_listening)
+        await server.run(on_listening, on_recovering)
     finally:
         loop.remove_reader(control.fileno())
         if owner_fd is not None:

@@ -13,7 +13,8 @@ from palpable._core.task_state import Outcome, State
 from palpable._store.store import TaskRow, TaskState
 from palpable._wire.messages import TaskRequest
 
-POLICIES_MAX = 1000
+SHARED_MAX = 1000
+"""Policies, and requests, that are held for those that come."""
 
 
 class TaskRows:
@@ -29,6 +30,7 @@ class TaskRows:
         self._boot = boot
         self._texts: dict[TaskPolicy, str] = {}
         self._policies: dict[str, TaskPolicy] = {}
+        self._requests: dict[tuple[str, str, str], TaskRequest] = {}
         self._encode = Encoder().encode
         self._decode = Decoder(TaskPolicy).decode
 
@@ -37,7 +39,7 @@ class TaskRows:
         policy = task.policy
         text = self._texts.get(policy)
         if text is None:
-            if len(self._texts) >= POLICIES_MAX:
+            if len(self._texts) >= SHARED_MAX:
                 self._texts.clear()
             text = self._texts[policy] = self._encode(policy).decode()
         return TaskRow(
@@ -89,17 +91,16 @@ class TaskRows:
         """
         policy = self._policies.get(row.policy)
         if policy is None:
-            if len(self._policies) >= POLICIES_MAX:
+            if len(self._policies) >= SHARED_MAX:
                 self._policies.clear()
             policy = self._policies[row.policy] = self._decode(row.policy)
-        is_done = state.outcome == Outcome.SUCCEEDED
 
         def past(at: float | None) -> float | None:
             return None if at is None else min(at - self._utc_offset, now)
 
         return TaskRecord(
             task_id=row.task_id,
-            request=None if is_done else TaskRequest(row.task_id, row.form, row.function_key, b"", row.name),  # type: ignore[arg-type]
+            request=None if state.outcome == Outcome.SUCCEEDED else self._request_of(row),
             name=row.name,
             function_key=row.function_key,
             policy=policy,
@@ -125,3 +126,13 @@ class TaskRows:
             followup_ids=list(state.followup_ids) or None,
             is_on_disk=True,
         )
+
+    def _request_of(self, row: TaskRow) -> TaskRequest:
+        """Return the request without what is the task's own: its id, and the payload, which is in the store."""
+        key = (row.form, row.function_key, row.name)
+        request = self._requests.get(key)
+        if request is None:
+            if len(self._requests) >= SHARED_MAX:
+                self._requests.clear()
+            request = self._requests[key] = TaskRequest("", row.form, row.function_key, b"", row.name)  # type: ignore[arg-type]
+        return request
