@@ -168,6 +168,23 @@ def test_sub_tasks_of_an_interrupted_attempt_are_cancelled_and_follow_ups_live_o
             client.result(child, 30)
 
 
+def test_tasks_that_end_while_the_store_is_read_are_counted_once(tmp_path: Path) -> None:
+    with _server(tmp_path, isolation="worker") as server, server.client() as client:
+        for n in range(2):
+            _submit(client, tasks.hold, str(tmp_path), f"held{n}")
+        wait_until(lambda: client.get_status()["tasks"].get("running") == 2)
+        queued = [client.submit(tasks.double, n) for n in range(3000)]
+        wait_until(lambda: client.get_status()["task_queue_size"] == len(queued))
+        assert client.tasks(limit=1), "what a list shows is on disk"
+        _kill(server)
+    for n in range(2):
+        (tmp_path / f"held{n}.go").touch()
+    with _server(tmp_path, isolation="worker") as server, server.client() as client:
+        assert server.recovered == {"interrupted": 2, "ready": 3000}
+        wait_until(lambda: client.get_status()["tasks"] == {"succeeded": 3002}, timeout_seconds=30)
+        assert len(client.tasks(limit=5000)) == 3002
+
+
 def test_a_second_server_on_the_same_store_is_refused(tmp_path: Path) -> None:
     with _server(tmp_path) as server, pytest.raises(ServerStartError, match=rf"jobs\.db.*{server.pid}"):
         _server(tmp_path).start()

@@ -45,8 +45,10 @@ async def recover(manager: Manager, store: Store, on_progress: Callable[[int], N
                 counts[task.state if task.state in counts else "ready"] += 1
         on_progress(sum(counts.values()))
         await asyncio.sleep(0)
+    known = manager.engine.tasks
     for chunk in store.finished():
-        tasks = [rows.record_of(row, state, now) for row, state in chunk]
+        # Those that have ended since we began to read are known by now.
+        tasks = [rows.record_of(row, state, now) for row, state in chunk if row.task_id not in known]
         _hold_functions(manager, (task for task in tasks if task.outcome is not Outcome.SUCCEEDED))
         manager.handle(events.ResultsRecovered(tasks))
         counts["finished"] += len(tasks)
