@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,3 +195,16 @@ def test_a_procedure_result_in_isolation_worker_says_how_it_went(lone_warm: Clie
     assert result.is_successful is True
     assert result.attempt == 1
     assert result.elapsed_seconds >= 0.1
+
+
+def test_every_task_of_a_kept_process_finds_its_own_id_in_the_environment(lone_warm: Client) -> None:
+    def look(spoil: bool) -> bool:
+        own = current_task().task_id
+        seen = subprocess.run(["printenv", "PALPABLE_TASK_ID"], capture_output=True, text=True).stdout.strip()
+        is_own = own == seen == os.environ["PALPABLE_TASK_ID"]
+        if spoil:
+            os.environ["PALPABLE_TASK_ID"] = "mine"
+        return is_own
+
+    futures = [lone_warm.submit(look, spoil) for spoil in (False, False, True, False, False)]
+    assert [future.result() for future in futures] == [True] * 5

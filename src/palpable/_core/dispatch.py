@@ -117,7 +117,7 @@ class Dispatcher:
                 break
             if task.policy.at_most_once and inbox:
                 break  # it is lost when the server ends after it was handed over, so it is only handed over to begin
-            self.ready.take_first()
+            self.ready.take(task)
             task.runner_id = runner.runner_id
             inbox.append(task)
             tasks.append(task)
@@ -137,8 +137,9 @@ class Dispatcher:
         task.state = move(task.state, Move.START)
         task.attempt += 1
         task.started_at = runner.head_since = now
-        if task.timeout_seconds is not None and now + task.timeout_seconds < self.next_timeout_at:
-            self.next_timeout_at = now + task.timeout_seconds
+        timeout_seconds = task.policy.timeout_seconds
+        if timeout_seconds is not None and now + timeout_seconds < self.next_timeout_at:
+            self.next_timeout_at = now + timeout_seconds
 
     # --- ending ---
 

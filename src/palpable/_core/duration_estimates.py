@@ -9,6 +9,8 @@ BATCH_MAX = 128
 """Tasks handed ahead at most; also keeps a socket buffer from filling."""
 WEIGHT = 0.2
 """Of the newest duration in the running average."""
+AHEAD_SECONDS = 0.005
+"""Of tasks that take less, one is handed ahead at least, so that a process need not wait for it."""
 KINDS_MAX = 10_000
 
 
@@ -35,4 +37,5 @@ class DurationEstimates:
         seconds = self._seconds.get(kind)
         if seconds is None:
             return 1
-        return max(1, min(BATCH_MAX, int(BATCH_SECONDS / max(seconds, 1e-6))))
+        least = 2 if seconds < AHEAD_SECONDS else 1
+        return max(least, min(BATCH_MAX, int(BATCH_SECONDS / max(seconds, 1e-6))))

@@ -443,19 +443,23 @@ class Engine:
         task.due_at = None
         if outcome is Outcome.SUCCEEDED:
             task.request = None  # otherwise somebody may want to retry it
-        self.dispatcher.ready.remove(task)
+        dispatcher, retention = self.dispatcher, self.retention
+        if task.level is not None:
+            dispatcher.ready.remove(task)
         if task.runner_id is None:
             task.is_settled = True  # no process has it
-        self._end_waits(task)
+        if task.waits:
+            self._end_waits(task)
         if task.waited_by:
             self.waiting.task_ended(task)
         if task.policy.ends_with_client:
             self._ending_with.get(task.connection_id, set()).discard(task.task_id)
-        self._save(task)
-        self.dispatcher.effects.append(TaskFinished(task))
-        self.retention.add(task)
-        if len(self.retention) > self.retention.capacity:
-            for dropped in self.retention.drop(now):
+        if self.is_durable:
+            self._save(task)
+        dispatcher.effects.append(TaskFinished(task))
+        retention.add(task)
+        if len(retention) > retention.capacity:
+            for dropped in retention.drop(now):
                 self._forget(dropped)
 
     def _end_waits(self, task: TaskRecord) -> None:

@@ -69,8 +69,12 @@ class ReadyQueue:
         """Take the task that leaves next."""
         task = self.first()
         if task is not None:
-            # `first` left it at the head of the first level.
-            self._levels[self._order[0]].popleft()
-            task.level = None
-            self._size -= 1
+            self.take(task)
         return task
+
+    def take(self, task: TaskRecord) -> None:
+        """Take the task that `first` has just returned."""
+        # `first` left it at the head of the first level.
+        self._levels[self._order[0]].popleft()
+        task.level = None
+        self._size -= 1

@@ -69,7 +69,7 @@ def make_life(
     decode, encode_into = Decoder(RunTasks).decode, Encoder().encode_into
     from_bytes, atoms, modules = int.from_bytes, ATOMS, sys.modules
     environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
-    task_id_address = reserve_variable(b"PALPABLE_TASK_ID")
+    task_id_address = process.task_id_address = reserve_variable(b"PALPABLE_TASK_ID")
     token_address = reserve_variable(b"PALPABLE_TASK_TOKEN")
     os.environb[b"PALPABLE_ATTEMPT"] = b"1"
     messenger = Messenger("", 1, None, "", process.get_connection, process.send)

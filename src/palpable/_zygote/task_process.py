@@ -41,6 +41,7 @@ from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import dumps_exception, dumps_result, loads
 from palpable._zygote import output
+from palpable._zygote.os_calls import RESERVED_BYTES, strcpy
 from palpable._zygote.prepared_modules import PreparedModules
 from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger, set_current_task
@@ -74,6 +75,9 @@ class TaskProcess:
         self.connection: Connection | None = None
         self.lock = Lock()
         self.pid = 0
+        self.task_id_address: Any = None
+        """Where the variable PALPABLE_TASK_ID has room reserved (see `os_calls.reserve_variable`)."""
+        self._task_id: bytes | None = None
         self._orders: deque[TaskOrder] = deque()
         self._take_backs = 0
         self._functions: OrderedDict[str, Any] = OrderedDict()
@@ -87,6 +91,7 @@ class TaskProcess:
             if not data:
                 os._exit(0)  # no longer needed
             data = self.socket.recv(NEXT_READ_BYTES)
+        self._task_id = self._environ.get(b"PALPABLE_TASK_ID")
         first = messages[0]
         if first.isolation == "task":
             self._pickled_functions = first.functions
@@ -111,23 +116,26 @@ class TaskProcess:
     def _work(self, claim_fd: int) -> NoReturn:
         """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
         orders, meter = self._orders, UsageMeter()
+        output_to = output.end()
         while True:
             claim = self._claim(claim_fd)
             if not orders or claim[0] != self._take_backs:
                 self._read_orders_for(claim[0])
             order = orders.popleft()
-            output_from = output.end()
             meter.begin()
             ended = self._attempt(order)
             output.flush()
-            cpu_seconds, peak_memory_bytes = meter.end()
+            elapsed_seconds, cpu_seconds, peak_memory_bytes = meter.end()
+            # What a thread of an earlier task has written since that ended belongs to this one: to nobody, else.
+            output_from, output_to = output_to, output.end()
             self._send_last(
                 replace(
                     ended,
+                    elapsed_seconds=elapsed_seconds,
                     cpu_seconds=cpu_seconds,
                     peak_memory_bytes=peak_memory_bytes,
                     output_from=output_from,
-                    output_to=output.end(),
+                    output_to=output_to,
                 )
             )
 
@@ -170,8 +178,14 @@ class TaskProcess:
         """Run the task; return what there is to say of it."""
         # What `os.environb[name] = value` does, without the checks: a fifth of the memory pages written to.
         environ = self._environ
-        environ[b"PALPABLE_TASK_ID"] = task_id = order.task_id.encode()
-        putenv(b"PALPABLE_TASK_ID", task_id)
+        task_id = order.task_id.encode()
+        if environ.get(b"PALPABLE_TASK_ID") is not self._task_id or len(task_id) > RESERVED_BYTES:
+            self.task_id_address = None  # a task has changed it, so it may be elsewhere now
+        if self.task_id_address is not None:
+            strcpy(self.task_id_address, task_id)  # `putenv` is slow, and keeps all it was ever given
+        else:
+            putenv(b"PALPABLE_TASK_ID", task_id)
+        environ[b"PALPABLE_TASK_ID"] = self._task_id = task_id
         if environ.get(b"PALPABLE_TASK_TOKEN") != (token := order.token.encode()):
             environ[b"PALPABLE_TASK_TOKEN"] = token
             putenv(b"PALPABLE_TASK_TOKEN", token)
@@ -280,7 +294,11 @@ class TaskProcess:
             os._exit(0)  # a child that the task forked; its parent answers
         try:
             try:
-                self.send(ended)
+                with self.lock:
+                    if self.connection is None:
+                        self.socket.sendall(encode_frame(ended))
+                        return
+                self.connection.send(ended)
             except (FrameError, MemoryError) as error:  # the result is too large for a frame, or for a copy of it
                 self.send(self.failure(ended.task_id, error))
         except OSError as error:

@@ -16,28 +16,37 @@ SHORT_SECONDS = 0.001
 What it does use of them is counted with the next task that is longer."""
 
 
+GAP_SECONDS = 0.001
+"""To ask for CPU time takes a tenth of the time of a small task, so a task that follows at once begins where the one
+before has ended."""
+
+
 class UsageMeter:
     """Measures one task after the other."""
 
     def __init__(self) -> None:
         self._children_seconds = 0.0
         self._peak_bytes = 0
-        self._started_at = 0.0
-        self._cpu_at_start = 0.0
+        self._started_at = self._ended_at = 0.0
+        self._cpu_at_start = self._cpu_at_end = 0.0
 
     def begin(self) -> None:
         """A task begins."""
         if not self._peak_bytes:
             self._look()
-        self._started_at = perf_counter()
-        self._cpu_at_start = process_time()
+        self._started_at = started_at = perf_counter()
+        is_at_once = started_at - self._ended_at < GAP_SECONDS
+        self._cpu_at_start = self._cpu_at_end if is_at_once else process_time()
 
-    def end(self) -> tuple[float, int]:
-        """It has ended: return the CPU seconds it used, its children included, and the highest memory until now."""
-        cpu_seconds = process_time() - self._cpu_at_start
-        if perf_counter() - self._started_at >= SHORT_SECONDS:
+    def end(self) -> tuple[float, float, int]:
+        """It has ended: return elapsed seconds, CPU seconds with those of its children, and the peak memory so far."""
+        self._cpu_at_end = process_time()
+        self._ended_at = perf_counter()
+        cpu_seconds = self._cpu_at_end - self._cpu_at_start
+        elapsed_seconds = self._ended_at - self._started_at
+        if elapsed_seconds >= SHORT_SECONDS:
             cpu_seconds += self._look()
-        return cpu_seconds, self._peak_bytes
+        return elapsed_seconds, cpu_seconds, self._peak_bytes
 
     def _look(self) -> float:
         """Note the memory; return the CPU seconds of children that have ended since the last look."""

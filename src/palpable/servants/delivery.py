@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from palpable._core.task_record import TaskRecord
+from palpable._core.task_state import Outcome
 from palpable._store.store import Store
 from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport
 from palpable.servants.output_store import OutputStore
@@ -295,7 +296,7 @@ class Delivery:
             # result. To report a success without a value would be an answer, and a wrong one.
             message = "it has ended, and its result was handed to somebody else"
             return TaskReport(task.task_id, "failed", "lost", error_message=message)
-        is_failure = task.is_final and task.outcome != "succeeded"
+        is_failure = task.outcome is not Outcome.SUCCEEDED and task.is_final
         stored = None
         if task.is_on_disk and task.is_final and task.ending is None and self._store is not None:
             stored = self._store.result(task.sequence)

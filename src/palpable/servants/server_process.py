@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -40,6 +41,7 @@ def main() -> None:
         control.sendall(encode_frame(ServerRecovering(count=count)))
 
     loop = ServerLoop(start.settings)
+    collect_rarely()
     try:
         run_event_loop(lambda: _serve(loop, on_listening, on_recovering, control, reader, start.owner_pid))
     except Exception as error:
@@ -48,6 +50,17 @@ def main() -> None:
         raise
     finally:
         control.close()
+
+
+def collect_rarely() -> None:
+    """Have the garbage collector of this process, which does nothing but serve, look less often.
+
+    What the server makes is nearly all kept for a while, and holds no cycles: looking through it took a tenth of the
+    server's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def run_event_loop(make_main: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -161,6 +161,9 @@ def command(
             _announce(where.listening(address), server, count, as_json=as_json)
 
         try:
+            from palpable.servants.server_process import collect_rarely
+
+            collect_rarely()
             server.serve(on_listening=announce)
         except OSError as error:
             raise where.refused(error) from None
