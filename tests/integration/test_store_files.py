@@ -150,6 +150,7 @@ def test_a_file_that_is_not_sqlite_is_refused_and_left_as_it_was(path: Path) -> 
     with pytest.raises(StoreBroken, match="not an SQLite database"):
         SqliteStore(path)
     assert path.read_text() == "my thesis\n" * 1000
+    assert os.listdir(path.parent) == [path.name]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 

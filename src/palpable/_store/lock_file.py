@@ -26,6 +26,8 @@ class LockFile:
         Raises:
             StoreBroken: another server holds it, or the file can't be made.
         """
+        self._path = path
+        self._is_new = not os.path.lexists(path)
         try:
             # Python opens with O_CLOEXEC, so zygotes and tasks, which are executed, do not keep the lock when we end.
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -53,6 +55,17 @@ class LockFile:
             os.fchmod(self._descriptor, 0o600)
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def withdraw(self) -> None:
+        """Let go of the lock when nothing came of it; the file goes if it was not there before.
+
+        If another server opened the file just before, it may hold the lock of a file that is gone. Both had to begin at
+        the same moment, and a store refuses writes of all but the newest boot.
+        """
+        if self._is_new:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        self.close()
 
     def close(self) -> None:
         """Let go of the lock. Safe to call twice."""

@@ -49,7 +49,8 @@ class SqliteStore:
                 ((self.store_id,),) = self._rows("SELECT value FROM meta WHERE key = 'store_id'")
                 self._function_keys = {key for (key,) in self._rows("SELECT key FROM functions")}
         except BaseException as error:
-            self.close()
+            self._close_connections()
+            self._lock.withdraw()
             if isinstance(error, StoreFull):
                 raise StoreBroken(f"the store can't be opened: {error}") from error
             raise
@@ -113,11 +114,14 @@ class SqliteStore:
         """Release everything. Safe to call twice. The log is emptied into the file, and removed."""
         # The lock last: until then nobody else may open the file.
         try:
-            while self._connections:
-                with contextlib.suppress(sqlite3.Error):  # a full disk; all that was acknowledged is in the log
-                    self._connections.pop().close()
+            self._close_connections()
         finally:
             self._lock.close()
+
+    def _close_connections(self) -> None:
+        while self._connections:
+            with contextlib.suppress(sqlite3.Error):  # a full disk; all that was acknowledged is in the log
+                self._connections.pop().close()
 
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:
