@@ -108,6 +108,21 @@ def test_sub_tasks_may_have_keys(client: Client, tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "ran\n"
 
 
+def test_a_parent_that_is_run_again_finds_the_sub_task_of_its_key(client: Client, tmp_path: Path) -> None:
+    def parent(folder: str) -> str:
+        from palpable import current_task
+
+        messenger = current_task()
+        future = messenger.options(idempotency_key="sub").submit(tasks.hold, folder)
+        if messenger.attempt == 1:
+            future.result()  # longer than the parent may take
+        (Path(folder) / "holding.go").touch()
+        return future.result()
+
+    # The second attempt cannot end unless the sub-task has survived the first.
+    assert client.options(retries=1, backoff_seconds=0, timeout_seconds=1.5).run(parent, str(tmp_path)) == "holding"
+
+
 def test_the_key_is_shown(client: Client, tmp_path: Path) -> None:
     future = client.options(idempotency_key="order 17").submit(tasks.hold, str(tmp_path))
     wait_until((tmp_path / "holding").exists)

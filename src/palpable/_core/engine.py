@@ -463,13 +463,16 @@ class Engine:
                 self._forget(dropped)
 
     def _end_waits(self, task: TaskRecord) -> None:
-        """What a task waited for is of no use any more, now that its attempt has ended. Follow-ups live on."""
+        """What a task waited for is of no use any more, now that its attempt has ended.
+
+        Follow-ups live on, and so do tasks with a key: others may wait for them, the next attempt for one.
+        """
         if not task.waits:
             return
         for wait in task.waits:
             for child_id in wait.remaining:
                 child = self.tasks.get(child_id)
-                if child is not None and child.parent_id == task.task_id:
+                if child is not None and child.parent_id == task.task_id and not child.policy.idempotency_key:
                     self._to_end.append((child_id, Outcome.CANCELLED))
         self.waiting.end_all(task)
 

@@ -164,6 +164,18 @@ def test_a_parent_that_ends_takes_along_what_it_waited_for_and_leaves_the_rest()
     assert engine.tasks["parent"].followup_ids == ["followup"]
 
 
+def test_a_parent_that_ends_leaves_a_task_with_a_key_alone() -> None:
+    engine = Engine(2)
+    submit(engine, "parent")
+    submit(engine, "keyed", parent_id="parent", idempotency_key="k")
+    engine.handle(events.WaitBegan("parent", 7, 1, ["keyed"]), 1.0)
+    engine.handle(events.EndRequested(["parent"]), 2.0)
+    assert engine.tasks["parent"].state is State.CANCELLED
+    assert engine.tasks["keyed"].state is State.RUNNING
+    assert not engine.tasks["keyed"].waited_by
+    validate(engine)
+
+
 def test_a_chain_of_a_thousand_waiting_tasks_is_cancelled_without_recursion() -> None:
     engine = Engine(1)
     submit(engine, "t0")
