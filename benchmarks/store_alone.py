@@ -31,9 +31,9 @@ PAYLOAD = b"p" * 120
 RESULT = b"r" * 40
 BARS = {
     "add": "at least 30,000/s",
-    "first chunk": "1,000,000 tasks: at most 1.5 s",
-    "all chunks": "1,000,000 tasks: at most 6 s",
-    "file after tidying": "at most 50 MB",
+    "first chunk, seconds": "1,000,000 tasks: at most 1.5 s",
+    "all chunks, seconds": "1,000,000 tasks: at most 6 s",
+    "file after tidying, MB": "at most 50 MB",
 }
 
 
