@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,13 @@ def test_an_async_client_serves_many_coroutines_without_a_thread(server: Server)
     assert asyncio.run(main()) == [number * 2 for number in range(20)]
 
 
-def test_an_async_call_that_is_cancelled_ends_its_task(server: Server, client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_call_that_is_cancelled_ends_its_task_only_if_asked(
+    server: Server, client: Client, tmp_path: Path, is_asked: bool
+) -> None:
     async def main() -> None:
         async with AsyncClient(server.address, server.family, server.authkey) as other:
-            call = asyncio.create_task(other.run(tasks.block, str(tmp_path)))
+            call = asyncio.create_task(other.options(ends_with_client=is_asked).run(tasks.block, str(tmp_path)))
             while not (tmp_path / "blocked").exists():
                 await asyncio.sleep(0.01)
             call.cancel()
@@ -39,4 +43,44 @@ def test_an_async_call_that_is_cancelled_ends_its_task(server: Server, client: C
                 await call
 
     asyncio.run(main())
-    wait_until(lambda: not client.tasks(state="running"))
+    if is_asked:
+        wait_until(lambda: not client.tasks(state="running"))
+    else:
+        (running,) = client.tasks(state="running")
+        assert client.cancel(running.task_id)
+
+
+def test_ten_thousand_calls_are_awaited_together_without_a_thread(server: Server) -> None:
+    async def main() -> list[int]:
+        before = threading.active_count()
+        async with AsyncClient(server.address, server.family, server.authkey, isolation="worker") as client:
+            together = asyncio.gather(*(client.run(tasks.double, number) for number in range(10_000)))
+            await asyncio.sleep(0)
+            assert threading.active_count() == before
+            return await together
+
+    assert asyncio.run(main()) == list(range(0, 20_000, 2))
+
+
+def test_a_stream_of_an_asynchronous_source_runs_on_real_processes(server: Server) -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(2000):
+            yield number
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with AsyncClient(server.address, server.family, server.authkey, isolation="worker") as client:
+            assert [value async for value in client.imap(tasks.double, source())] == list(range(0, 4000, 2))
+            assert sorted([value async for value in client.imap_unordered(tasks.double, source())]) == list(
+                range(0, 4000, 2)
+            )
+            found: list[int] = []
+            with pytest.raises(tasks.OddNumber):
+                async for value in client.imap(tasks.half, [0, 2, 4, 5, 6], chunksize=5):
+                    found.append(value)
+            assert found == [0, 1, 2]
+
+    asyncio.run(main())
+    uvloop = pytest.importorskip("uvloop")
+    uvloop.run(main())

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from palpable._connection.address import Address
 from palpable._connection.async_link import AsyncLink
 from palpable._connection.inside import current_task_id, identity
-from palpable._connection.outbox import Delivery
+from palpable._connection.outbox import FRAME_OVERHEAD_BYTES, Delivery
 from palpable._connection.pending import Pending
 from palpable._connection.reconnecting import delays, seconds_to_try
 from palpable._connection.shared_taker import submit_shared
@@ -108,10 +108,14 @@ class AsyncConnection:
         self._reconnecting: asyncio.Task[None] | None = None
         self.is_inside_task = bool(task_id and token)
         self._task_id = task_id if token else ""
-        self.info: Mapping[str, Any] = link.info
+        self._learn(link.info)
         self._link = link
         link.serve(self._pending, self._on_break)
         self._is_first_link = True
+
+    def _learn(self, info: Mapping[str, Any]) -> None:
+        self.info: Mapping[str, Any] = info
+        self._max_task_bytes = int(info.get("max_payload_bytes") or 1 << 30) - FRAME_OVERHEAD_BYTES
 
     # --- tasks and questions ----------------------------------------------------------------------------------------
 
@@ -129,9 +133,11 @@ class AsyncConnection:
         Args:
             is_kept: the server keeps the result for a query; the future is never done.
         """
-        self._check()
-        size, limit = len(request.payload) + len(function), int(self.info.get("max_payload_bytes") or 1 << 30)
-        if size + 1024 > limit:
+        if self._broken:
+            raise self._error(self._broken)
+        size = len(request.payload) + len(function)
+        if size > self._max_task_bytes:
+            limit = self._max_task_bytes + FRAME_OVERHEAD_BYTES
             raise PayloadTooLarge(
                 f"{request.name or 'the task'} and its arguments take {size} bytes pickled; the server accepts {limit}",
                 size_bytes=size,
@@ -156,8 +162,11 @@ class AsyncConnection:
         self, request: TaskRequest, function: bytes, options: TaskOptions, taker: ResultTaker | None, needs_exit: bool
     ) -> None:
         delivery: Delivery = "none" if taker is None else "push"
-        self._link.outbox.add_task(request, function, options, delivery, needs_exit, taker)
-        self._send()
+        link = self._link
+        if link.outbox.add_task(request, function, options, delivery, needs_exit, taker) and not link.broken:
+            link.flush()  # a full batch: the server can begin while the next is gathered in this turn of the loop
+        else:
+            self._send()
 
     @property
     def is_full(self) -> bool:
@@ -300,7 +309,8 @@ class AsyncConnection:
             raise ServerError(f"another server than before answers at {self._address}")
         link.serve(self._pending, self._on_break)
         self._link.outbox.hand_over(link.outbox, monotonic())
-        self.info, self._link = link.info, link
+        self._learn(link.info)
+        self._link = link
         if link.broken:  # before it served
             self._on_break(link)
         else:
@@ -311,10 +321,20 @@ class AsyncConnection:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
+    def check_loop(self) -> None:
+        """Raise RuntimeError if it belongs to another loop, which runs: in another thread, that is."""
+        if self._loop is not asyncio.get_running_loop() and self._loop.is_running():
+            raise RuntimeError(
+                "this AsyncClient is in use by the event loop of another thread; make one AsyncClient for each loop, "
+                "or use a Client, which all threads can share"
+            )
+
     @property
     def is_usable(self) -> bool:
         """Whether calls may use it: it is whole, or about to be, and belongs to this loop and to this task."""
-        if self._loop is not asyncio.get_running_loop() or self._task_id not in ("", current_task_id()):
+        if self._loop is not asyncio.get_running_loop():
+            return False
+        if self._task_id and self._task_id != current_task_id():
             return False
         return not self._broken and (not self._link.broken or self._needs_link)
 

@@ -159,8 +159,16 @@ class AsyncLink(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        try:
             self._transport.abort()
+        except RuntimeError:
+            # Its loop is closed: `asyncio.run` has ended, and the client is used in the next one. What the transport
+            # would have the loop do later is done now; else its socket stays open until the garbage collector comes.
+            finish = getattr(self._transport, "_call_connection_lost", None)
+            if finish is not None:  # uvloop closes the sockets of a loop itself
+                finish(None)
 
     async def close(self) -> None:
         """Send what is unsent, close, and wait until the socket is."""

@@ -29,7 +29,7 @@ from palpable._connection.background import Background
 from palpable._connection.inside import current_task_id
 from palpable._connection.leadership import Leadership, Role
 from palpable._connection.link import Link
-from palpable._connection.outbox import Delivery, Outbox
+from palpable._connection.outbox import FRAME_OVERHEAD_BYTES, Delivery, Outbox
 from palpable._connection.pending import Pending
 from palpable._connection.waiting import Blocked, LogRequest, Request, ResultTaker, Watched
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader
@@ -55,7 +55,6 @@ CLOSE_SECONDS = 2.0
 """How long `close` tries to send what is unsent."""
 EXIT_SECONDS = 1.0
 """How long the exit of the interpreter does."""
-FRAME_OVERHEAD_BYTES = 1 << 10
 
 
 class Connection:

@@ -28,6 +28,8 @@ BATCH_MAX_BYTES = 1 << 18
 """A batch is closed when it holds as much: enough that the cost of a message no longer counts, and little enough that
 the server can start on the first while the next is gathered."""
 SMALL_FUNCTION_BYTES = 1 << 16
+FRAME_OVERHEAD_BYTES = 1 << 10
+"""What a frame takes besides the payloads in it, at most, when it holds a single task."""
 WATCHED_AT_ONCE = 5000
 """Ids in one `WatchResults`: some hundred kilobytes, which every server accepts."""
 DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)

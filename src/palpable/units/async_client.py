@@ -15,14 +15,13 @@ from msgspec.structs import replace
 
 from palpable._connection import address as addresses
 from palpable._connection.async_connection import AsyncConnection
+from palpable._connection.async_lazy_map import async_lazy_map
 from palpable._connection.async_link import AsyncLink, open_link
 from palpable._connection.bulk import automatic_chunksize
 from palpable._connection.checks import check_number
 from palpable._connection.dialing import check_tls, resolve_again
 from palpable._connection.questions import PAGE_TASKS
 from palpable._connection.reconnecting import delays, seconds_to_try
-from palpable._connection.window import Window
-from palpable._wire.chunk_failure import results_before
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.messages import (
     CancelTasks,
@@ -164,8 +163,7 @@ class _AsyncCalls:
     async def run(self, function: Callable[[Any], T], params: Any) -> T:
         """Return `function(params)`, called in a task; raises what it raises.
 
-        If the call is cancelled, the task is ended: nobody could get its result. Use `submit` for one that goes on.
-        A task with an `idempotency_key` goes on too.
+        If the call is cancelled, the task goes on, unless its option `ends_with_client` says that nobody wants it then.
         """
         check_callable(function)
         pickled = dumps_function(function)
@@ -182,7 +180,7 @@ class _AsyncCalls:
             value: T = _opened(await report)
         except asyncio.CancelledError:
             report.cancel()
-            if not options.idempotency_key:
+            if options.ends_with_client and not options.idempotency_key:
                 _cancel_tasks(connection, [request.task_id])
             raise
         return value
@@ -257,51 +255,22 @@ class _AsyncCalls:
         check_chunksize(chunksize)
         options = self._levels.of(function)
         check_has_no_key(options)
-        source = _aiter(params)
+        source = aiter(params) if isinstance(params, AsyncIterable) else iter(params)  # checked at once
 
         async def results() -> AsyncGenerator[Any, None]:
-            pickled = dumps_function(function)
-            connection = await self._get_connection()
-            is_single = chunksize == "auto" and _isolation(connection, options) == "task"
-            ahead: Window[AsyncTaskFuture[Any]] = Window(
-                _workers(connection), is_single=is_single, window=window, chunksize=chunksize
+            values = async_lazy_map(
+                await self._get_connection(),
+                function,
+                source,
+                options,
+                new_task_id,
+                window=window,
+                chunksize=chunksize,
+                is_ordered=is_ordered,
             )
-            is_exhausted, error = False, None
-            try:
-                while True:
-                    while ahead.is_low and ahead.has_room and not is_exhausted:
-                        chunk: list[Any] = []
-                        try:
-                            while len(chunk) < ahead.chunksize:
-                                chunk.append(await anext(source))
-                        except StopAsyncIteration:
-                            is_exhausted = True
-                        except Exception as raised:  # of the source: comes after everything read before it
-                            is_exhausted, error = True, raised
-                        if chunk:
-                            await connection.drain()
-                            future = _submit_chunk(connection, pickled, chunk, options, is_single=is_single)
-                            ahead.add(future, len(chunk))
-                    if not ahead.sizes:
-                        break
-                    future = await _next_of(connection, list(ahead.sizes), is_ordered=is_ordered)
-                    ahead.remove(future)
-                    report = future._report.result()
-                    if report.outcome != "succeeded":
-                        _cancel_unfinished(connection, list(ahead.sizes))
-                        for item in results_before(report):
-                            yield item
-                    value = _opened(report)
-                    ahead.adapt(report.elapsed_seconds, 1 if is_single else len(value))
-                    if is_single:
-                        yield value
-                    else:
-                        for item in value:
-                            yield item
-                if error is not None:
-                    raise error
-            finally:
-                _cancel_unfinished(connection, list(ahead.sizes))
+            async with aclosing(values):
+                async for value in values:
+                    yield value
 
         async def counted() -> AsyncGenerator[Any, None]:
             with bar_for(True, function, total) as on_progress:
@@ -347,7 +316,7 @@ class _AsyncCalls:
 
 
 class AsyncClient(_AsyncCalls):
-    """`Client`, awaited. Uses no thread; belongs to the loop it is first used in.
+    """`Client`, awaited. Uses no thread. Belongs to the loop it is used in; when that has ended, to the next.
 
     The parameters are those of `Client`. `async with AsyncClient(...) as client:` closes it at the end.
 
@@ -377,7 +346,7 @@ class AsyncClient(_AsyncCalls):
         check_number("reconnect_seconds", reconnect_seconds, least=0, may_be_none=True)
         self._reconnect_seconds = reconnect_seconds
         self._connection: AsyncConnection | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._connecting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._is_closed = False
 
     def _open_connection(self) -> AsyncConnection | None:
@@ -390,9 +359,12 @@ class AsyncClient(_AsyncCalls):
             return connection
         if self._is_closed:
             raise ServerUnreachable("this client is closed; make a new one")
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
-        async with self._connecting:
+        loop = asyncio.get_running_loop()
+        if self._connection is not None:
+            self._connection.check_loop()
+        if self._connecting is None or self._connecting[0] is not loop:  # a lock belongs to a loop
+            self._connecting = loop, asyncio.Lock()
+        async with self._connecting[1]:
             if self._connection is None or not self._connection.is_usable:
                 self._connection = await self._dial(self._connection)
             return self._connection
@@ -606,22 +578,6 @@ def _cancel_tasks(connection: AsyncConnection, task_ids: Sequence[str]) -> None:
         connection.ask_and_forget(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
 
 
-async def _next_of(
-    connection: AsyncConnection, futures: list[AsyncTaskFuture[Any]], *, is_ordered: bool
-) -> AsyncTaskFuture[Any]:
-    candidates = futures[:1] if is_ordered else futures
-    done = next((future for future in candidates if future.done()), None)
-    if done is None:
-        await connection.wait_for_tasks(
-            [future._report for future in candidates],
-            lambda: [future.task_id for future in candidates],
-            needs="any",
-            until=asyncio.FIRST_COMPLETED,
-        )
-        done = next(future for future in candidates if future.done())
-    return done
-
-
 async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
     if not isinstance(task_id, str):
         raise TypeError(f"task_id must be a string, not {task_id!r}")
@@ -720,15 +676,3 @@ def _isolation(connection: AsyncConnection, options: TaskOptions) -> str:
 
 def _workers(connection: AsyncConnection) -> int:
     return int(connection.info.get("num_workers") or 1)
-
-
-def _aiter(params: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(params, AsyncIterable):
-        return aiter(params)
-    iterator = iter(params)  # checked at once, not with the first result
-
-    async def each() -> AsyncIterator[Any]:
-        for param in iterator:
-            yield param
-
-    return each()

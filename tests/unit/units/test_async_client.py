@@ -187,8 +187,12 @@ def test_cancelling_who_awaits_a_future_leaves_its_task_alone(fake_server: FakeS
     assert not fake_server.received_of(CancelTasks)
 
 
-@pytest.mark.parametrize("call", [lambda c: c.run(double, 1), lambda c: c.map(double, [1, 2])])
-def test_cancelling_a_call_that_nobody_else_can_await_ends_its_tasks(
+@pytest.mark.parametrize(
+    "call",
+    [lambda c: c.options(ends_with_client=True).run(double, 1), lambda c: c.map(double, [1, 2])],
+    ids=["run, if asked", "map"],
+)
+def test_cancelling_a_call_whose_results_nobody_wants_then_ends_its_tasks(
     fake_server: FakeServer, call: Callable[[AsyncClient], Any]
 ) -> None:
     async def work(client: AsyncClient) -> None:
@@ -199,6 +203,114 @@ def test_cancelling_a_call_that_nobody_else_can_await_ends_its_tasks(
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await _until(lambda: fake_server.received_of(CancelTasks))
+
+    _run(fake_server, work)
+
+
+def test_cancelling_who_awaits_a_call_leaves_its_task_alone(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.run(double, 4), 0.05)
+        fake_server.release()
+        assert await client.run(double, 1) == 2
+        assert len(fake_server.executed) == 2
+
+    _run(fake_server, work)
+    assert not fake_server.received_of(CancelTasks)
+
+
+def test_results_come_while_an_asynchronous_source_is_waited_for(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        taken = asyncio.Event()
+
+        async def params() -> AsyncIterator[int]:
+            yield 1
+            yield 2
+            async with asyncio.timeout(10):
+                await taken.wait()
+            yield 3
+
+        results = client.imap(double, params())
+        assert [await anext(results), await anext(results)] == [2, 4]
+        taken.set()
+        assert [value async for value in results] == [6]
+
+    _run(fake_server, work)
+
+
+def test_an_asynchronous_source_is_read_no_further_than_the_window_and_left_when_the_map_is_closed(
+    fake_server: FakeServer,
+) -> None:
+    async def work(client: AsyncClient) -> None:
+        read: list[int] = []
+        ended = asyncio.Event()
+
+        async def params() -> AsyncIterator[int]:
+            try:
+                for number in itertools.count():
+                    read.append(number)
+                    yield number
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        results = client.options(isolation="worker").imap(double, params(), window=50)
+        assert [await anext(results) for _ in range(200)] == [number * 2 for number in range(200)]
+        await results.aclose()
+        assert len(read) <= 200 + 50 + 1
+        await _until(ended.is_set)
+
+    _run(fake_server, work)
+
+
+def test_an_asynchronous_source_that_raises_comes_after_all_it_had_given(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> list[int]:
+        async def params() -> AsyncIterator[int]:
+            for number in range(300):
+                yield number
+            raise OwnError("in the middle")
+
+        found: list[int] = []
+        with pytest.raises(OwnError, match="in the middle"):
+            async for value in client.options(isolation="worker").imap(double, params()):
+                found.append(value)
+        return found
+
+    assert _run(fake_server, work) == [number * 2 for number in range(300)]
+
+
+def test_one_client_serves_two_loops_after_each_other(fake_server: FakeServer) -> None:
+    client = AsyncClient(fake_server.address, "AF_UNIX", fake_server.authkey)
+
+    async def work() -> list[int]:
+        return await asyncio.gather(*(client.run(double, number) for number in range(10)))
+
+    async def last() -> list[int]:
+        async with client:
+            return await work()
+
+    expected = [number * 2 for number in range(10)]
+    assert asyncio.run(work()) == expected
+    assert asyncio.run(work()) == expected
+    assert asyncio.run(last()) == expected
+
+
+def test_a_call_from_another_loop_that_runs_at_the_same_time_is_refused(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        assert await client.run(double, 1) == 2
+        with pytest.raises(RuntimeError, match="make one AsyncClient for each loop"):
+            await asyncio.to_thread(lambda: asyncio.run(client.run(double, 1)))
+        fake_server.hold()
+        future = await client.submit(double, 2)
+        with pytest.raises(RuntimeError, match="attached to a different loop"):
+            await asyncio.to_thread(lambda: asyncio.run(_await(future)))
+        fake_server.release()
+        assert await future == 4
+        assert await client.run(double, 3) == 6
+
+    async def _await(future: Awaitable[Any]) -> Any:
+        return await future
 
     _run(fake_server, work)
 
