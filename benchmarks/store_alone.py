@@ -191,9 +191,7 @@ def main() -> None:
             for column, digits in zip(zip(*rounds, strict=True), (0 if name in PHASES else 2, 2), strict=False)
         ]
         unit = f"{name}, tasks/s" if name in PHASES else name
-        print(
-            f"| {unit} | {columns[0]} | {columns[1] if len(columns) > 1 else ''} | {BARS.get(name.split(',')[0], '')} |"
-        )
+        print(f"| {unit} | {columns[0]} | {columns[1] if len(columns) > 1 else ''} | {BARS.get(name, '')} |")
     print(f"\nOne added batch: {alone:.2f} ms alone, {beside:.1f} ms beside a thread that computes all the time.")
 
 
