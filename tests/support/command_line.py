@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,3 +77,9 @@ def first_line(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline()
     assert line, process.stderr.read()
     return line
+
+
+def remove_folders_of_the_killed() -> None:
+    """Remove the private folders of servers that were killed, and could not: log files, and what tasks print."""
+    for folder in Path(tempfile.gettempdir()).glob("palpable-*"):
+        shutil.rmtree(folder)

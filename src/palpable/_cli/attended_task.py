@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from palpable._connection import questions
 from palpable._connection.questions import follow_logs
 from palpable._connection.task_waits import TaskWait, wait_for_tasks
-from palpable._wire.messages import QueryResults, SubmitTasks, TaskReport, TaskRequest
+from palpable._wire.messages import CancelTasks, QueryResults, ResultsFound, SubmitTasks, TaskReport, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function
 from palpable.units.task import new_task_id
-from palpable.units.task_exceptions import PalpableError, ServerUnreachable, UnknownTask
+from palpable.units.task_exceptions import PalpableError, UnknownTask
 
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
-    from palpable.units.client import Client, ClientView
+    from palpable.units.client import ClientView
+
+CANCEL_SECONDS = 5.0
 
 
 def submit(
@@ -44,8 +45,10 @@ def submit(
     return request.task_id
 
 
-def attend(client: Client, task_id: str, on_output: Callable[[str], None] | None) -> TaskReport:
+def attend(connection: Connection, task_id: str, on_output: Callable[[str], None] | None) -> TaskReport:
     """Wait until a task has ended, and return how; the server keeps its result.
+
+    Over the restart of a server that keeps its tasks, as long as the client connects again.
 
     Args:
         on_output: called with what it prints, as it prints; None: that is left to `palpable logs`.
@@ -54,20 +57,6 @@ def attend(client: Client, task_id: str, on_output: Callable[[str], None] | None
         UnknownTask: the server does not know it any more.
         ServerUnreachable: the connection broke, and there is no other.
     """
-    try:
-        report = _attend(client._get_connection(), task_id, on_output)
-    except ServerUnreachable:
-        # The server may be there again: what it has printed meanwhile is in its log.
-        (report,) = questions.query_results(client._get_connection(), [task_id], -1.0, take=False)
-    if report is None:
-        raise UnknownTask(
-            f"the server has dropped task {task_id} as soon as it ended: it keeps too few finished tasks",
-            task_id=task_id,
-        )
-    return report
-
-
-def _attend(connection: Connection, task_id: str, on_output: Callable[[str], None] | None) -> TaskReport | None:
     # Asked before it is followed, so that the answer comes even if the server keeps it no moment longer.
     request = connection.ask(
         lambda request_id: QueryResults(request_id=request_id, task_ids=[task_id], wait_seconds=-1.0, take=False)
@@ -80,7 +69,13 @@ def _attend(connection: Connection, task_id: str, on_output: Callable[[str], Non
         connection.forget(request)
     if request.error is not None:
         raise request.error
-    report: TaskReport | None = request.answer.reports[0]  # type: ignore[union-attr]
+    assert isinstance(request.answer, ResultsFound)
+    (report,) = request.answer.reports
+    if report is None:
+        raise UnknownTask(
+            f"the server has dropped task {task_id} as soon as it ended: it keeps too few finished tasks",
+            task_id=task_id,
+        )
     return report
 
 
@@ -97,9 +92,18 @@ def _follow(connection: Connection, task_id: str, on_output: Callable[[str], Non
             wait.end()
 
 
-def cancel_quietly(client: Client, task_id: str) -> None:
-    """End a task nobody waits for any more. Never raises a `PalpableError`: the command ends for another reason."""
+def cancel_soon(connection: Connection, task_ids: Sequence[str]) -> None:
+    """End tasks nobody waits for any more, and wait a little until that is done.
+
+    Never raises a `PalpableError`, and never takes long: the command ends for another reason, and its user waits.
+    """
+    if not task_ids:
+        return
     try:
-        client.cancel(task_id)
+        request = connection.ask(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
+        try:
+            connection.wait(request.is_done, (request,), CANCEL_SECONDS)
+        finally:
+            connection.forget(request)
     except PalpableError:
         pass

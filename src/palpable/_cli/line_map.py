@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from palpable._connection.questions import cancel_futures
+from palpable._cli.attended_task import cancel_soon
 from palpable.units.task_exceptions import PalpableError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class LineMap:
         self._before_waiting = before_waiting
         self._room = threading.Semaphore(window)
         self._is_closed = False
+        self._submitting = threading.Lock()
         self._submitted: dict[int, TaskFuture[Any]] = {}
         self._arrivals: SimpleQueue[Line | LineEnd] = SimpleQueue()
         # A daemon: it may be in the middle of a read that never ends.
@@ -99,10 +100,11 @@ class LineMap:
         try:
             for number, param in self._params:
                 self._room.acquire()
-                if self._is_closed:
-                    return
-                line = Line(number, self._view.submit(self._function, param))
-                self._submitted[number] = line.future
+                with self._submitting:
+                    if self._is_closed:
+                        return
+                    line = Line(number, self._view.submit(self._function, param))
+                    self._submitted[number] = line.future
                 if self._is_ordered:
                     self._arrivals.put(line)
                 else:
@@ -116,11 +118,12 @@ class LineMap:
         """Submit nothing more, and cancel what has not been yielded."""
         self._is_closed = True
         self._room.release()
-        pending = list(self._submitted.values())
+        with self._submitting:  # what is being submitted at this moment counts too
+            task_ids = [future.task_id for future in self._submitted.values() if not future.done()]
         try:
-            cancel_futures(self._view._get_connection(), pending)
+            cancel_soon(self._view._get_connection(), task_ids)
         except PalpableError:
-            pass  # the server is gone, and they with it; another error is on its way
+            pass  # the server is gone; another error is on its way
 
 
 def read_lines(descriptor: int) -> Iterator[tuple[int, bytes]]:

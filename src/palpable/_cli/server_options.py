@@ -66,8 +66,11 @@ class ServerChoice:
             connection.close()
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        """Return a client that is connected, for what takes long: it connects again where that can be done.
+    def client(self, *, reconnect_seconds: float | None = None) -> Iterator[Client]:
+        """Return a client that is connected, for what takes long: it outlives the restart of a durable server.
+
+        Args:
+            reconnect_seconds: how long to try to connect again; None: as `Client` does.
 
         Raises:
             As `connection`.
@@ -75,7 +78,7 @@ class ServerChoice:
         from palpable.units.client import Client
 
         def connected(where: Address, authkey: bytes, tls: Any) -> Client:
-            client = Client(where.url, authkey=authkey, tls=tls)
+            client = Client(where.url, authkey=authkey, tls=tls, reconnect_seconds=reconnect_seconds)
             client._get_connection()
             return client
 

@@ -64,7 +64,7 @@ class TaskChoice:
     isolation: Any = None
     folder: str | None = None
 
-    def options(self, *, ends_with_client: bool) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Return what was chosen, as `Client.options` takes it.
 
         Raises:
@@ -76,7 +76,6 @@ class TaskChoice:
             "isolation": self.isolation,
             "timeout_seconds": self.timeout,
             "priority": self.priority,
-            "ends_with_client": ends_with_client,
             "retries": self.retries,
             "delay_seconds": self.delay,
             "name": self.name,

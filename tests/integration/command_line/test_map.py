@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from palpable import Client
-from support.command_line import PALPABLE, answer, palpable, started
+from support.command_line import PALPABLE, Serve, answer, palpable, remove_folders_of_the_killed, started
 from support.wait import wait_until
 
 pytestmark = pytest.mark.usefixtures("default_server")
@@ -149,8 +149,27 @@ def test_the_tasks_end_with_the_command(number: signal.Signals, project: Path, t
         assert process.stdout.readline() == '""\n'
         process.send_signal(number)
         process.wait(timeout=20)  # its input is still open: nothing waits for that
-        assert process.returncode == (130 if number == signal.SIGINT else -number)
+        assert process.returncode == 128 + number
     wait_until(lambda: {task.state for task in client.tasks()} == {"succeeded", "cancelled"})
+
+
+def test_it_outlives_the_restart_of_the_server(
+    default_server: subprocess.Popen[str], serve: Serve, project: Path, tmp_path: Path
+) -> None:
+    lines = "".join(f"{json.dumps(path)}\n" for path in ["", str(tmp_path / "go"), ""] * 3)
+    with started("map", "of_project:wait_for", folder=project) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(lines)
+        process.stdin.flush()
+        assert process.stdout.readline() == '""\n'
+        default_server.kill()
+        default_server.wait()
+        remove_folders_of_the_killed()
+        (tmp_path / "go").touch()
+        serve()
+        output, errors = process.communicate(timeout=40)
+    assert (process.returncode, errors) == (0, "")
+    assert '""\n' + output == lines
 
 
 def test_a_reader_that_has_gone_ends_it_quietly(client: Client) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from palpable import Client
-from support.command_line import answer, palpable, refusal, started
+from support.command_line import Serve, answer, palpable, refusal, started
 from support.processes import wait_gone
 from support.wait import wait_until
 
@@ -157,15 +158,6 @@ def test_a_task_that_somebody_cancels_has_an_exit_code_of_its_own(
     assert "was cancelled" in errors and not output
 
 
-def test_when_the_server_stops_its_task_has_not_run(project: Path, tmp_path: Path) -> None:
-    with started("run", "-q", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
-        wait_until((tmp_path / "staying").exists)
-        answer("stop")
-        errors = process.communicate(timeout=20)[1]
-    assert process.returncode in (2, 5)  # it may hear of the task's end, or only of the server's
-    assert errors.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("path", "says"),
     [
@@ -206,18 +198,46 @@ def test_output_is_shown_live(project: Path, tmp_path: Path) -> None:
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_task_ends_with_the_command(number: signal.Signals, project: Path, tmp_path: Path, client: Client) -> None:
     with started("run", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
         wait_until((tmp_path / "staying").exists)
         pid = int(wait_until((tmp_path / "staying").read_text))
         process.send_signal(number)
         errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 128 + number
     if number == signal.SIGINT:
-        assert process.returncode == 130
         assert "is cancelled" in errors and "--detach" in errors
     wait_gone([pid])
     wait_until(lambda: client.tasks()[0].state == "cancelled")
+
+
+def test_it_outlives_the_restart_of_the_server(
+    default_server: subprocess.Popen[str], serve: Serve, project: Path, tmp_path: Path
+) -> None:
+    """The task is run again by the next server, and its output and its result are those of that."""
+    arguments = ["--args", json.dumps([str(tmp_path / "go")])]
+    with started("run", "--json", "of_project:wait_for", *arguments, folder=project) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "before\n"
+        answer("stop")
+        default_server.wait(timeout=20)
+        (tmp_path / "go").touch()
+        serve()
+        ended = json.loads(process.communicate(timeout=40)[0])
+    assert (process.returncode, ended["outcome"], ended["attempt"]) == (0, "succeeded", 2)
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_is_gone(
+    default_server: subprocess.Popen[str], project: Path, tmp_path: Path
+) -> None:
+    with started("run", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
+        wait_until((tmp_path / "staying").exists)
+        answer("stop")
+        default_server.wait(timeout=20)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode == 130
 
 
 def test_a_detached_task_goes_on(project: Path, tmp_path: Path, client: Client) -> None:

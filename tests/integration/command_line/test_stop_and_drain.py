@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from palpable import Client
-from support.command_line import Serve, answer, first_line, refusal, started
+from support.command_line import Serve, answer, first_line, refusal, remove_folders_of_the_killed, started
 from support.wait import wait_until
 
 
@@ -48,8 +46,7 @@ def test_a_server_that_was_killed_loses_nothing_and_says_what_it_recovered(serve
     later = answer("run", "--detach", "--delay", "1h", "math:sqrt", "--args", "[9]").strip()
     server.kill()
     server.wait()
-    for folder in Path(tempfile.gettempdir()).glob("palpable-*"):
-        shutil.rmtree(folder)  # its log files and what tasks print; it could not
+    remove_folders_of_the_killed()
     (tmp_path / "holding.go").touch()
     line = first_line(serve())
     assert line.endswith("Recovered: 1 that ran and run again, 1 to run later, 1 finished.\n")

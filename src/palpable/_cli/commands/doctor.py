@@ -53,7 +53,7 @@ def _checks(server: ServerChoice) -> Iterator[Check]:
 
     yield from surroundings(server)
     try:
-        with server.client() as client:
+        with server.client(reconnect_seconds=0) as client:
             yield from connection_check(server, client)
             yield from canary_checks(client, is_here=bool(server.address().path))
     except click.UsageError:

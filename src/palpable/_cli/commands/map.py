@@ -12,6 +12,7 @@ import click
 
 from palpable._cli.ending import NotAsked
 from palpable._cli.server_options import ServerChoice, server_options
+from palpable._cli.signals import ending_by_exception
 from palpable._cli.task_options import TaskChoice, check_path, task_options
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def command(
       jq -c '.orders[]' day.json | palpable map shop:check --isolation worker --unordered
     """
     check_path(path)
-    options = how.options(ends_with_client=True)
+    options = how.options()
     if progress is None:
         # Lines and a bar on one terminal would be in each other's way.
         progress = sys.stderr.isatty() and not sys.stdout.isatty()
-    with server.client() as client:
+    with ending_by_exception(), server.client() as client:
         from palpable._cli.current_folder import import_from_here
         from palpable._cli.line_map import LineMap
         from palpable._cli.named_function import NamedFunction

@@ -11,6 +11,7 @@ import click
 from palpable._cli.ending import INTERRUPTED
 from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
+from palpable._cli.signals import ending_by_exception
 from palpable._cli.task_options import TaskChoice, check_path, task_options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def command(
     environment of the server.
 
     The exit code is the task's outcome: 0 succeeded, 1 failed with an error, 3 crashed, 4 cancelled, 5 the server
-    stopped, 124 timed out; that of a command is its own. Ctrl-C ends the task.
+    stopped, 124 timed out; that of a command is its own. Ctrl-C, SIGTERM and a terminal that closes end the task.
 
     \b
     Examples:
@@ -75,10 +76,10 @@ def command(
       palpable run reports:build --kwargs '{"month": 11}' --timeout 10m --retries 2
       palpable run --detach --tag nightly -- make -j4 test
     """
-    options = how.options(ends_with_client=not detach)
+    options = how.options()
     call = _call(path, words, args_text, kwargs_text)
-    with server.client() as client:
-        from palpable._cli.attended_task import attend, cancel_quietly, submit
+    with ending_by_exception(), server.client() as client:
+        from palpable._cli.attended_task import attend, cancel_soon, submit
 
         folder = how.folder_at(server.address())
         function, args, kwargs, name = call(folder)
@@ -89,15 +90,13 @@ def command(
             else:
                 click.echo(task_id)
             return 0
+        connection = client._get_connection()
         try:
-            report = attend(client, task_id, None if quiet else _printer(to_stderr=not words or as_json))
+            report = attend(connection, task_id, None if quiet else _printer(to_stderr=not words or as_json))
         except BaseException as error:
-            # Told here and not left to the end of the connection: so it has happened when the command returns.
-            cancel_quietly(client, task_id)
+            cancel_soon(connection, [task_id])
             if isinstance(error, KeyboardInterrupt):
-                click.echo(
-                    f"palpable: task {task_id} is cancelled. To leave one running, start it with --detach.", err=True
-                )
+                click.echo(f"palpable: task {task_id} is cancelled. Start with --detach what is to go on.", err=True)
                 return INTERRUPTED
             raise
     return _show(report, is_command=bool(words), as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections import deque
@@ -12,6 +11,7 @@ import click
 
 from palpable._cli.output import has_colours, json_option, print_json, terminal_width
 from palpable._cli.server_options import ServerChoice, server_options
+from palpable._cli.signals import ending_by_exception
 
 if TYPE_CHECKING:
     from palpable._cli.top_view import Look
@@ -44,7 +44,8 @@ def command(server: ServerChoice, interval: float, once: bool, as_json: bool) ->
     """
     from palpable._cli.top_view import look, page_lines
 
-    with server.client() as client:
+    # A page is drawn in any case, and says that there is no server: it does not wait for one.
+    with server.client(reconnect_seconds=0) as client:
         if as_json or once or not sys.stdout.isatty():
             seen = look(client._get_connection(), time.monotonic())
             if as_json:
@@ -80,13 +81,11 @@ def _show_live(client: Client, interval: float) -> None:
     from palpable._cli.top_view import HISTORY_WIDTH, look, page_lines, throughput_of
     from palpable.units.task_exceptions import PalpableError
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
     console = Console()
     history: deque[float] = deque(maxlen=HISTORY_WIDTH)
     before: Look | None = None
     now: Look | None = None
-    with single_keys(), Live(console=console, screen=True, auto_refresh=False) as live:
+    with ending_by_exception(), single_keys(), Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             trouble = ""
             try:
@@ -104,7 +103,3 @@ def _show_live(client: Client, interval: float) -> None:
             live.update(Text.from_ansi("\n".join([*lines, "q ends"])), refresh=True)
             if key_within(interval)[:1] in ("q", "Q", "\x04"):
                 return
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
