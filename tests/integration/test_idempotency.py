@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -129,6 +131,49 @@ def test_the_key_is_shown(client: Client, tmp_path: Path) -> None:
     assert [info.idempotency_key for info in client.tasks("running")] == ["order 17"]
     (tmp_path / "holding.go").touch()
     future.result(timeout=20)
+
+
+def _durable_server(folder: Path) -> Server:
+    return Server(folder / "logs", str(folder / "server.sock"), "AF_UNIX", b"key", 2, store=folder / "jobs.db")
+
+
+def _kill(server: Server) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    server.close()
+
+
+def test_all_who_wait_for_it_are_told_by_the_next_server_when_theirs_was_killed(tmp_path: Path) -> None:
+    with (
+        Client(str(tmp_path / "server.sock"), None, b"key") as first,
+        Client(str(tmp_path / "server.sock"), None, b"key") as second,
+    ):
+        with _durable_server(tmp_path) as server:
+            views = [each.options(idempotency_key="k") for each in (first, second, first)]
+            futures = [view.submit(tasks.hold, str(tmp_path)) for view in views]
+            wait_until((tmp_path / "holding").exists)
+            for each in (first, second):
+                each.get_status()
+            _kill(server)
+        (tmp_path / "holding.go").touch()
+        with _durable_server(tmp_path):
+            assert [future.result(timeout=40) for future in futures] == ["holding"] * 3
+
+
+def test_a_parent_that_was_interrupted_finds_the_sub_task_of_its_key(tmp_path: Path) -> None:
+    def parent(folder: str) -> str:
+        from palpable import current_task
+
+        return current_task().options(idempotency_key="sub").run(tasks.hold, folder)
+
+    with _durable_server(tmp_path) as server, server.client() as client:
+        task_id = client.run_procedure(RunFunction(parent, str(tmp_path)), 0.001).task_id
+        wait_until((tmp_path / "holding").exists)
+        _kill(server)
+    (tmp_path / "holding.go").touch()
+    with _durable_server(tmp_path) as server, server.client() as client:
+        assert client.result(task_id, 30) == "holding"
+        assert [info.attempt for info in client.tasks() if info.idempotency_key] == [2], "it was not made anew"
 
 
 def test_after_a_restart_the_key_is_still_known(tmp_path: Path) -> None:

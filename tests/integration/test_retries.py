@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palpable import Client, RunFunction, TaskCancelled, TaskCrashed, TaskTimeout, task
+from palpable import Client, RunFunction, Server, TaskCancelled, TaskCrashed, TaskTimeout, task
 from palpable.units.client import ClientView
 from support import tasks
 from support.scripts import run_script
@@ -212,6 +214,36 @@ def test_sub_tasks_are_retried_too(client: Client, tmp_path: Path) -> None:
         return current_task().options(retries=2, backoff_seconds=0).run(retrying, folder)
 
     assert client.run(parent, str(tmp_path)) == 3
+
+
+def test_what_waits_for_its_next_attempt_keeps_its_options_over_a_crash_of_the_server(tmp_path: Path) -> None:
+    def shown(client: Client) -> tuple[Any, ...]:
+        [info] = wait_until(lambda: [info for info in client.tasks("retrying") if info.due_at is not None])
+        return (
+            (info.name, info.tags, info.attempt, info.priority, info.timeout_seconds, info.idempotency_key),
+            (info.retries, info.backoff_seconds, info.max_backoff_seconds, info.retry_on, info.crash_retries),
+            pytest.approx(info.due_at, abs=0.5),
+        )
+
+    with Server(num_workers=1, store=tmp_path / "jobs.db") as server, server.client() as client:
+        client.options(
+            retries=1,
+            backoff_seconds=86400,
+            max_backoff_seconds=80000,
+            retry_on=ValueError,
+            crash_retries=1,
+            timeout_seconds=50,
+            priority=3,
+            idempotency_key="kept",
+            name="shown",
+            tags=["a", "b"],
+        ).run_procedure(RunFunction(tasks.succeed_at, str(tmp_path), 2), 0)
+        before = shown(client)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        server.close()
+    with Server(num_workers=1, store=tmp_path / "jobs.db") as server, server.client() as client:
+        assert shown(client) == before
 
 
 def test_all_of_it_is_shown(client: Client, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ def resume(task: TaskRecord, interrupted: set[str], now: float) -> Outcome:
 
     Args:
         interrupted: the tasks that were running. What these had submitted and may have waited for is of no use to the
-            attempts that follow, which will submit it again; follow-ups live on.
+            attempts that follow, which will submit it again; follow-ups live on, and so do tasks with a key, which
+            those attempts will find again.
     """
     if task.state is State.RETRYING and task.due_at is None:
         task.due_at = now  # its server ended before the process did; by now both are gone
@@ -23,7 +24,7 @@ def resume(task: TaskRecord, interrupted: set[str], now: float) -> Outcome:
         task.state, task.started_at = move(task.state, Move.RESCUE), None
     if was_running and task.policy.at_most_once:
         return Outcome.LOST
-    if task.parent_id in interrupted and not task.policy.is_followup:
+    if task.parent_id in interrupted and not task.policy.is_followup and not task.policy.idempotency_key:
         return Outcome.CANCELLED
     # Its connection is closed, whether the client lives or not.
     return Outcome.CANCELLED if task.policy.ends_with_client else Outcome.NONE
