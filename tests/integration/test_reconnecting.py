@@ -142,11 +142,9 @@ def test_over_tls_it_is_the_same(tmp_path: Path) -> None:
     certificate, key = folder / "server.crt", folder / "server.key"
     noted = tmp_path / "noted"
     with (
-        Server(
-            authkey=b"key", address=("127.0.0.1", 0), num_workers=2, tls=(tls / "server.crt", tls / "server.key")
-        ) as s,
-        CuttingProxy(tmp_path, s.address) as proxy,
-        Client(proxy.address, None, b"key", tls=tls / "server.crt", reconnect_seconds=30) as client,
+        Server(authkey=b"key", address=("127.0.0.1", 0), num_workers=2, tls=(certificate, key)) as server,
+        CuttingProxy(tmp_path, server.address) as proxy,
+        Client(proxy.address, None, b"key", tls=certificate, reconnect_seconds=30) as client,
     ):
         proxy.cut_at_random(seed=3, one_in=12)
         rounds = 0
