@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -41,6 +42,12 @@ def test_every_option_and_argument_is_explained(name: str) -> None:
     result = CliRunner().invoke(command_line, [name, "--help"])
     assert result.exit_code == 0
     assert all(len(line) <= 100 for line in result.output.splitlines() if "palpable serve --host" not in line)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_shown_by_an_example(name: str) -> None:
+    output = CliRunner().invoke(command_line, [name, "--help"]).output
+    assert re.search(rf"^  .*palpable {name}\b", output.partition("Usage:")[2].partition("\n")[2], re.MULTILINE)
 
 
 def test_help_lists_the_commands_and_the_exit_codes() -> None:

@@ -18,10 +18,16 @@ def command(server: ServerChoice, task_id: str, follow: bool) -> None:
     """Show what a task printed: stdout and stderr, of Python, C and subprocesses alike.
 
     The output is kept as long as `palpable tasks` lists the task. Of very much output the head and the tail are kept.
+
+    \b
+    Examples:
+      palpable logs -f 5b1e0c4f8a9d4f21a3b0000000000001
+      palpable logs $(palpable tasks --json --limit 1 | jq -r .task_id)
     """
     from palpable._connection.questions import follow_logs, read_logs
 
-    with server.connection() as connection:
+    with server.client() as client:
+        connection = client._get_connection()
         pieces = follow_logs(connection, task_id) if follow else iter([read_logs(connection, task_id)])
         for piece in pieces:
             sys.stdout.write(piece)

@@ -65,7 +65,7 @@ def command(
     meanwhile.
 
     A command comes after --; what it prints, to stdout or stderr, goes to stdout. It has no input, and the
-    environment of the server.
+    environment of the server. Output is text, and is kept up to the server's limit (1 MB): data belongs into files.
 
     The exit code is the task's outcome: 0 succeeded, 1 failed with an error, 3 crashed, 4 cancelled, 5 the server
     stopped, 124 timed out; that of a command is its own. Ctrl-C, SIGTERM and a terminal that closes end the task.

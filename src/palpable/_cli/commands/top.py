@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Look so often.",
 )
-@click.option("--once", is_flag=True, help="Print one page and end. So it does where stdout is no terminal.")
+@click.option("--once", is_flag=True, help="Print one page and end; so it does where there is no screen to draw on.")
 @json_option
 @server_options
 def command(server: ServerChoice, interval: float, once: bool, as_json: bool) -> None:
@@ -46,7 +47,8 @@ def command(server: ServerChoice, interval: float, once: bool, as_json: bool) ->
 
     # A page is drawn in any case, and says that there is no server: it does not wait for one.
     with server.client(reconnect_seconds=0) as client:
-        if as_json or once or not sys.stdout.isatty():
+        has_screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+        if as_json or once or not has_screen:
             seen = look(client._get_connection(), time.monotonic())
             if as_json:
                 print_json(_as_object(seen))

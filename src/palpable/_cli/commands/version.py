@@ -13,7 +13,12 @@ from palpable._cli.output import json_option, print_json
 @click.command()
 @json_option
 def command(as_json: bool) -> None:
-    """Show which Palpable this is, and the Python it runs on."""
+    """Show which Palpable this is, and the Python it runs on.
+
+    \b
+    Example:
+      palpable version --json | jq -r .palpable
+    """
     if as_json:
         print_json({"palpable": palpable.__version__, "python": platform.python_version()})
     else:
