@@ -173,7 +173,10 @@ def _moment(name: str, value: Any) -> float:
     # Who passes a datetime has imported it; most processes do without.
     datetime = getattr(sys.modules.get("datetime"), "datetime", None)
     if datetime is not None and isinstance(value, datetime):
-        seconds: float = value.timestamp()
+        try:
+            seconds: float = value.timestamp()
+        except (OverflowError, ValueError, OSError):  # near the ends of what the calendar of the system knows
+            seconds = -1.0
         if not 0 <= seconds <= MOST_EPOCH_SECONDS:
             raise ValueError(f"{name} must be a datetime from 1970 to 9999, not {value!r}")
         return seconds

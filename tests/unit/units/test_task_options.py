@@ -114,6 +114,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("at", "tomorrow", TypeError, "at must be a datetime, seconds since the epoch .*, not 'tomorrow'"),
     ("at", -1, ValueError, "at must be a datetime, seconds since the epoch .*, not -1"),
     ("at", datetime(1960, 1, 1, tzinfo=UTC), ValueError, "at must be a datetime from 1970 to 9999"),
+    ("at", datetime.min, ValueError, "at must be a datetime from 1970 to 9999"),
     ("at", float("inf"), ValueError, "at must be .*, not inf"),
     ("idempotency_key", "", ValueError, "idempotency_key must be a string of 1 to 1000 printable characters, not ''"),
     ("idempotency_key", 17, TypeError, "idempotency_key must be a string of 1 to 1000 .*, not 17"),
@@ -176,6 +177,12 @@ def test_levels_travel_with_a_client() -> None:
     levels = client_levels({"retries": 3}).nearer({"name": "here"})
     loaded: OptionLevels = pickle.loads(pickle.dumps(levels))
     assert loaded.nearer({"priority": 1}).plain == TaskOptions(retries=3, name="here", priority=1)
+
+
+def test_a_view_travels_with_its_options() -> None:
+    view = Client(("localhost", 1), authkey=b"key", retries=3).options(name="here")
+    loaded = pickle.loads(pickle.dumps(view))
+    assert loaded.options(priority=1)._levels.plain == TaskOptions(retries=3, name="here", priority=1)
 
 
 def test_a_key_is_the_same_task_everywhere() -> None:
