@@ -193,8 +193,11 @@ class Connection:
         is_full = self._outbox.add_task(request, function, options, delivery, needs_exit, taker)
         if not self._is_up:
             self._after_break()
-        elif is_full:
+            return
+        if is_full:
             self.flush()
+        if taker is None and self._reconnecting is not None:
+            self._background.attend()  # perhaps nobody reads, and so nobody would see that it was not accepted
 
     def _too_large(self, size: int, name: str) -> PayloadTooLarge:
         limit = self._max_task_bytes + FRAME_OVERHEAD_BYTES
@@ -343,7 +346,7 @@ class Connection:
         self._used_at = self._looked_at = monotonic()
         if self._broken:
             self.link.dispose()
-        elif (nobody_reads and (self._takers or self._is_orphan)) or (
+        elif (nobody_reads and (self._is_awaited or self._is_orphan)) or (
             self._outbox.has_unsent and not self.is_inside_task
         ):
             # Inside a task, acknowledgements leave with its next message; it sends one at least, when it ends.
@@ -382,6 +385,11 @@ class Connection:
         return self._sender.is_blocked and self._is_up
 
     @property
+    def _is_awaited(self) -> bool:
+        """Whether something is to come that no thread waits for."""
+        return bool(self._takers) or (self._reconnecting is not None and bool(self._outbox.unanswered))
+
+    @property
     def _is_unneeded(self) -> bool:
         leadership = self._leadership
         if not self._is_orphan or self._takers or leadership.has_followers or not leadership.is_vacant:
@@ -391,7 +399,7 @@ class Connection:
     def claim_for_background(self, now: float) -> tuple[bool, float | None]:
         """Return whether the background thread is to read, and if not, in how many seconds perhaps."""
         leadership = self._leadership
-        if not self._is_up or not (self._takers or (not self._is_direct and leadership.has_followers)):
+        if not self._is_up or not (self._is_awaited or (not self._is_direct and leadership.has_followers)):
             return False, None
         if not leadership.is_vacant:
             return False, None  # whoever reads has us woken when they leave
@@ -406,7 +414,7 @@ class Connection:
         if not self._is_up or self.is_send_blocked:
             return False
         nobody_reads = self._leadership.is_vacant and not self._leadership.has_followers
-        return self._outbox.has_unsent or self._is_unneeded or (not is_reading and nobody_reads and bool(self._takers))
+        return self._outbox.has_unsent or self._is_unneeded or (not is_reading and nobody_reads and self._is_awaited)
 
     def read_in_background(self, *, is_ready: bool) -> bool:
         """Read without waiting; return whether there was something.

@@ -124,6 +124,12 @@ def test_what_was_accepted_but_not_answered_runs_once(fake_server: FakeServer, f
     assert len(fake_server.executed) == 1
 
 
+def test_what_nobody_waits_for_is_submitted_again_too(fake_server: FakeServer, fake_client: Client) -> None:
+    fake_server.hooks[SubmitTasks] = Once(_cut)
+    task_id = fake_client.run_procedure(RunFunction(double, 4), waiting_seconds=0).task_id
+    wait_until(lambda: fake_server.executed == [task_id])
+
+
 def test_a_large_function_travels_again_with_what_needs_it(fake_server: FakeServer, fake_client: Client) -> None:
     data = os.urandom(100_000)
 
