@@ -23,7 +23,7 @@ from palpable import (
     UnknownTask,
 )
 from palpable._connection import progress_bar
-from palpable._wire.messages import BeginWait, CancelTasks, SubmitTasks
+from palpable._wire.messages import BeginWait, CancelTasks, GetStatus, SubmitTasks, WatchResults
 from support.fake_server import FakeServer
 
 
@@ -456,3 +456,105 @@ def test_inside_a_task_every_wait_is_told(fake_server: FakeServer, monkeypatch: 
 
     _run(fake_server, work)
     assert [len(wait.task_ids) for wait in fake_server.received_of(BeginWait)] == [2]
+
+
+# --- connections that break -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def durable_server(tmp_path: Path) -> Iterator[FakeServer]:
+    with FakeServer(tmp_path, is_durable=True) as server:
+        yield server
+
+
+def test_what_is_awaited_arrives_over_the_next_connection(fake_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        future = await client.submit(double, 1)
+        await _until(lambda: fake_server.received_of(SubmitTasks))
+        fake_server.drop_connections()
+        await _until(lambda: fake_server.received_of(WatchResults))
+        fake_server.release()
+        assert await future == 2
+        assert len(fake_server.executed) == 1
+
+    _run(fake_server, work)
+
+
+def test_what_was_not_answered_is_asked_again(fake_server: FakeServer) -> None:
+    def cut(conversation: Any, request: Any) -> bool:
+        del fake_server.hooks[type(request)]
+        fake_server.drop_connections()
+        return True
+
+    async def work(client: AsyncClient) -> None:
+        fake_server.hooks[SubmitTasks] = fake_server.hooks[GetStatus] = cut
+        assert await client.map(double, [1, 2, 3]) == [2, 4, 6]
+        assert (await client.get_status())["num_workers"] == 2
+        assert len(fake_server.received_of(GetStatus)) == 2
+        assert sorted(fake_server.executed) == sorted(set(fake_server.executed))
+
+    _run(fake_server, work)
+
+
+def test_a_durable_server_that_is_away_is_waited_for(durable_server: FakeServer) -> None:
+    async def work(client: AsyncClient) -> None:
+        durable_server.hold()
+        future = await client.submit(double, 1)
+        await _until(lambda: durable_server.received_of(SubmitTasks))
+        durable_server.close()
+        waiting = asyncio.ensure_future(client.run(double, 5))
+        await asyncio.sleep(0)
+        durable_server.start()
+        durable_server.release()
+        assert await future == 2
+        assert await waiting == 10
+        durable_server.close()
+        await _until(lambda: client._connection is not None and not client._connection.is_usable)
+        asyncio.get_running_loop().call_later(0.1, durable_server.start)
+        assert await client.run(double, 6) == 12  # begun while it was away
+
+    _run(durable_server, work)
+
+
+def test_closing_while_the_server_is_away_leaves_nothing_behind(durable_server: FakeServer) -> None:
+    async def main() -> None:
+        client = AsyncClient(durable_server.address, None, b"key")
+        durable_server.hold()
+        future = await client.submit(double, 1)
+        await _until(lambda: durable_server.received_of(SubmitTasks))
+        durable_server.close()
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(ServerUnreachable):
+            await future
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_ends_while_the_server_is_away_ends(durable_server: FakeServer) -> None:
+    async def main() -> None:
+        client = AsyncClient(durable_server.address, None, b"key")
+        durable_server.hold()
+        await client.submit(double, 1)
+        await _until(lambda: durable_server.received_of(SubmitTasks))
+        durable_server.close()
+        await _until(lambda: client._connection is not None and client._connection._reconnecting is not None)
+
+    asyncio.run(main())
+
+
+def test_who_wants_no_reconnecting_fails_at_once(durable_server: FakeServer) -> None:
+    async def main() -> None:
+        async with AsyncClient(durable_server.address, None, b"key", reconnect_seconds=0) as client:
+            durable_server.hold()
+            future = await client.submit(double, 1)
+            await _until(lambda: durable_server.received_of(SubmitTasks))
+            durable_server.drop_connections()
+            with pytest.raises(ServerUnreachable, match="the server closed the connection"):
+                await future
+
+    asyncio.run(main())
+    with pytest.raises(ValueError, match="reconnect_seconds must be a number from 0"):
+        AsyncClient(durable_server.address, None, b"key", reconnect_seconds=-1)
