@@ -46,7 +46,7 @@ def _is_accepted(client: Client) -> bool:
 
 
 def test_with_little_room_new_tasks_are_refused_and_what_runs_ends(small_disk: Path, tmp_path: Path) -> None:
-    with Server(num_workers=1, store=small_disk / "jobs.db") as server, server.client() as client:
+    with Server(num_workers=2, store=small_disk / "jobs.db") as server, server.client() as client:
         running = client.run_procedure(RunFunction(tasks.hold, str(tmp_path), "held"), 0.001).task_id
         wait_until((tmp_path / "held").exists)
         filler = _fill(small_disk, leave_bytes=8 << 20)

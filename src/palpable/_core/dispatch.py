@@ -15,6 +15,9 @@ from palpable._core.task_state import Move, State, move
 STEAL_AFTER_SECONDS = 0.005
 """How long a slot may be idle while tasks lie begun by nobody in another process' inbox."""
 
+LEASED_PER_SLOT = 4
+"""Tasks saved as begun ahead of their start, for each slot, with a store."""
+
 
 class Dispatcher:
     """Hands ready tasks to runners.
@@ -67,6 +70,8 @@ class Dispatcher:
             for runner in slots.runners():
                 if runner.isolation == "worker":
                     self._top_up(runner, now)
+            if self._is_durable and not slots.free_count:
+                self._lease_ahead()
         if slots.free_count and not len(ready) and any(len(runner.inbox) > 1 for runner in slots.runners()):
             self.steal_at = min(self.steal_at, now + STEAL_AFTER_SECONDS)
         else:
@@ -92,6 +97,20 @@ class Dispatcher:
             share = len(self.ready) // (2 * self.slots.count)
             count = max(1, min(self.estimates.batch_size(task.kind), share))
         self._hand(runner, count, now)
+
+    def _lease_ahead(self) -> None:
+        """Have the next tasks saved as begun while others run, so that a free slot need not wait for the disk.
+
+        With isolation "worker" they are handed over ahead, which comes to the same. What may run at most once is not
+        leased: it would be lost with the server, though it had not begun.
+        """
+        count = self.slots.count
+        if all(task.is_leased or not _can_be_leased(task) for task in self.ready.next_few(count)):
+            return
+        for task in self.ready.next_few(LEASED_PER_SLOT * count):
+            if not task.is_leased and _can_be_leased(task):
+                task.is_leased = True
+                self.effects.append(SaveTask(task))
 
     def _top_up(self, runner: Runner, now: float) -> None:
         """Keep the inbox of a runner of short tasks from running dry."""
@@ -127,7 +146,10 @@ class Dispatcher:
             self.begin_head(runner, now)
         if self._is_durable:
             # From here on they may have begun, for all that is known after a crash of this server.
-            self.effects.extend(map(SaveTask, tasks))
+            for task in tasks:
+                if not task.is_leased:
+                    self.effects.append(SaveTask(task))
+                task.is_leased = False
         self.effects.append(SendTasks(runner.runner_id, tasks, runner.taken_back))
         runner.taken_back = 0
 
@@ -246,3 +268,7 @@ class Dispatcher:
         for wait in [wait for wait in waits if wait.is_satisfied]:
             waits.remove(wait)
             self.effects.append(ReleaseWait(wait.connection_id, wait.wait_id))
+
+
+def _can_be_leased(task: TaskRecord) -> bool:
+    return task.isolation == "task" and not task.policy.at_most_once

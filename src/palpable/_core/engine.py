@@ -423,6 +423,8 @@ class Engine:
             if runner is not None:  # handed over, and not begun
                 task.runner_id = None
                 self.dispatcher.ready.put_back(task)
+            if runner is not None or task.is_leased:
+                task.is_leased = False
                 self._save(task)
             return
         runner.inbox.remove(task)

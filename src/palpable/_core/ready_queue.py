@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import State
@@ -78,3 +80,11 @@ class ReadyQueue:
         self._levels[self._order[0]].popleft()
         task.level = None
         self._size -= 1
+
+    def next_few(self, count: int) -> Iterator[TaskRecord]:
+        """Yield the tasks that leave next, up to about that many, without taking them; all are of one level."""
+        if self.first() is not None:
+            level = self._order[0]
+            for task in islice(self._levels[level], count):
+                if task.level == level and task.state is State.READY and task.runner_id is None:
+                    yield task

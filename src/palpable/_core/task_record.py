@@ -83,6 +83,10 @@ class TaskRecord(msgspec.Struct, eq=False):
     progress: tuple[float, float, str] | None = None
     is_on_disk: bool = False
     """Its payloads are in the store and not here: it was recovered."""
+    is_leased: bool = False
+    """Ready, and saved as begun already: it can be handed over without waiting for the disk."""
+    saved_in: int = 0
+    """The batch of the journal that holds it as it was marked last; the engine does not use it."""
     unsaved: int = 0
     """What the journal has yet to write of it; the engine does not use it."""
 

@@ -25,8 +25,12 @@ from palpable.servants.task_rows import TaskRows
 FULL_RETRY_SECONDS = 0.25
 """How often a batch is tried again that the disk had no room for. Room that is made has no event to wait for; nothing
 is tried unless something waits to be written."""
-TIDY_SECONDS = 1.0
-"""How often, at most, the writer looks whether there is room to give back. Only after something was written."""
+GATHER_SECONDS = 0.003
+"""While many tasks are on their way, a batch begins no sooner than this after the last one: nobody waits for a single
+one of them, and each commit costs a tenth of a fresh process."""
+TIDY_SECONDS, BUSY_TIDY_SECONDS = 1.0, 5.0
+"""How often, at most, the writer looks whether there is room to give back: with nothing to write, and when there
+always is. Only after something was written."""
 # What is known of a record, in `TaskRecord.unsaved`.
 _DIRTY, _NEW, _HAS_RESULT, _IS_DONE, _IS_TAKEN = 1, 2, 4, 8, 16
 
@@ -39,6 +43,7 @@ class Journal:
         outputs: what tasks printed.
         function_of: returns a pickled function by its key.
         rows: makes rows of records.
+        has_many: whether so many tasks are on their way that none of them is waited for by itself.
         on_committed: called after a batch is on disk.
         on_full: called when a batch was not written because there is no room. It is tried again.
         on_broken: called with the error when the store can't be written any more.
@@ -50,6 +55,7 @@ class Journal:
         outputs: OutputStore,
         function_of: Callable[[str], bytes],
         rows: TaskRows,
+        has_many: Callable[[], bool],
         on_committed: Callable[[], None],
         on_full: Callable[[], None],
         on_broken: Callable[[Exception], None],
@@ -61,10 +67,12 @@ class Journal:
         self._outputs = outputs
         self._function_of = function_of
         self._rows = rows
+        self._has_many = has_many
         self._on_committed, self._on_full, self._on_broken = on_committed, on_full, on_broken
         self._dirty: list[TaskRecord] = []
         self._forgotten: list[TaskRecord] = []
         self._last_cut = 0
+        self._cut_at = 0.0
         self._is_writing = False
         self._is_due = False
         self._orders: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
@@ -78,6 +86,7 @@ class Journal:
 
     def mark(self, task: TaskRecord, *, is_new: bool = False) -> None:
         """Write this task with the next batch."""
+        task.saved_in = self._last_cut + 1
         if not task.unsaved & _DIRTY:
             task.unsaved |= _DIRTY | (_NEW if is_new else 0)
             self._dirty.append(task)
@@ -111,7 +120,14 @@ class Journal:
             self._is_due = True
             self._idle.clear()
             if not self._is_writing:
-                self._loop.call_soon(self._cut)
+                self._cut_soon()
+
+    def _cut_soon(self) -> None:
+        pause = self._cut_at + GATHER_SECONDS - self._loop.time() if self._has_many() else 0.0
+        if pause > 0:
+            self._loop.call_later(pause, self._cut)
+        else:
+            self._loop.call_soon(self._cut)
 
     def _cut(self) -> None:
         """Hand everything marked to the thread, unless it is busy; then it follows afterwards."""
@@ -120,6 +136,7 @@ class Journal:
         tasks, self._dirty = self._dirty, []
         forgotten, self._forgotten = self._forgotten, []
         self._is_due = False
+        self._cut_at = self._loop.time()
         self._last_cut += 1
         self._is_writing = True
         self._cut_tasks, self._cut_forgotten = tasks, forgotten
@@ -171,7 +188,7 @@ class Journal:
         self.committed = number
         self._is_writing = self.is_full = False
         if self._is_due:
-            self._cut()
+            self._cut_soon()
         else:
             self._idle.set()
         self._on_committed()
@@ -219,6 +236,9 @@ class Journal:
             else:
                 needs_tidying = True
                 self._say(self._written, number)
+                if time.monotonic() - tidied_at > BUSY_TIDY_SECONDS:
+                    tidied_at = time.monotonic()
+                    self._tidy_one_step()
 
     def _next_order(self, needs_tidying: bool, tidied_at: float) -> Any:
         if not needs_tidying:
@@ -230,13 +250,16 @@ class Journal:
 
     def _tidy(self) -> bool:
         """Tidy step by step, until there is something to write; return whether there is more to tidy."""
+        while self._orders.empty():
+            if not self._tidy_one_step():
+                return False
+        return True
+
+    def _tidy_one_step(self) -> bool:
         try:
-            while self._orders.empty():
-                if not self.store.tidy():
-                    return False
+            return self.store.tidy()
         except Exception:
             return False  # no room, or broken: the next batch says so, and a batch is what somebody waits for
-        return True
 
     def _say(self, function: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -40,6 +40,8 @@ from palpable.servants.worker import Worker
 
 logger = logging.getLogger("palpable.server")
 
+MANY_PER_WORKER = 8
+"""With more tasks ready than this for each worker, writing may wait a little for more to write."""
 FULL_MESSAGE = "the disk that holds the store is full: nothing new is accepted until there is room"
 
 
@@ -124,6 +126,7 @@ class Manager(Servant):
                 self.outputs,
                 self.functions.__getitem__,
                 self.rows,
+                lambda: len(self.engine.dispatcher.ready) > MANY_PER_WORKER * self.settings.num_workers,
                 on_committed=self.queue.carry_out_due,
                 on_full=self._refuse_unsaved,
                 on_broken=self._store_broke,

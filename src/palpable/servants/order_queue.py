@@ -1,4 +1,4 @@
-"""What is still to be carried out, strictly in order, and none of it before what led to it is on disk.
+"""What is still to be carried out, in order, and none of it before what led to it is on disk.
 
 Runs in: the server process.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from palpable._core import effects as effect
+from palpable._core.task_record import TaskRecord
 from palpable.servants.delivery import Peer
-from palpable.servants.journal import Journal
 
 
 class Call(effect.Effect, frozen=True):
@@ -29,10 +29,29 @@ class Accept(effect.Effect, frozen=True):
     """All of them, if none was known before; else empty."""
 
 
-class OrderQueue:
-    """Orders with tickets: the number of the journal's batch that must be on disk before.
+class Saving(Protocol):
+    """What the queue must know of the journal."""
 
-    Invariant: tickets never decrease along the queue, so to look at the first is enough.
+    committed: int
+
+    @property
+    def ticket(self) -> int: ...
+    def mark(self, task: TaskRecord, *, is_new: bool = False) -> None: ...
+    def forget(self, task: TaskRecord) -> None: ...
+
+
+_OF_A_RUNNER = frozenset({effect.StartRunner, effect.SendTasks, effect.TakeBack, effect.KillRunner})
+_Lane = deque[tuple[int, effect.Effect]]
+
+
+class OrderQueue:
+    """Orders, those that must wait with the number of the journal's batch that must be on disk before.
+
+    Orders about one runner keep their order, and so do those about peers: each waits in its lane. Between lanes there
+    is no order, so that a task can start while the end of the last one in that slot is being written. A runner's orders
+    wait only for the records of the tasks that it is to be handed: of what else it is ordered, nobody outside is told.
+
+    Invariant: numbers never decrease along the lane of the peers, so to look at the first is enough.
 
     Args:
         carry_out: carries one order out; may enter more.
@@ -40,15 +59,16 @@ class OrderQueue:
     """
 
     def __init__(self, carry_out: Callable[[effect.Effect], None], on_carried_out: Callable[[], None]) -> None:
-        self.journal: Journal | None = None
+        self.journal: Saving | None = None
+        """None: there is no store, and nothing waits."""
         self._carry_out = carry_out
         self._on_carried_out = on_carried_out
-        self._orders: deque[tuple[int, effect.Effect]] = deque()
+        self._due: deque[effect.Effect] = deque()
+        self._peers: _Lane = deque()
+        self._runners: dict[int, _Lane] = {}
+        """By runner id; only lanes in which something waits."""
+        self._released = 0
         self._is_carrying_out = False
-
-    @property
-    def _ticket(self) -> int:
-        return self.journal.ticket if self.journal is not None else 0
 
     def enter(self, effects: list[effect.Effect], first: effect.Effect | None = None) -> None:
         """Mark what the effects change, and carry out what can be.
@@ -59,20 +79,40 @@ class OrderQueue:
         journal = self.journal
         if journal is None:
             if first is not None:
-                self._orders.append((0, first))
-            self._orders.extend([(0, order) for order in effects])
+                self._due.append(first)
+            self._due.extend(effects)
         else:
-            # Before anything gets its ticket: the batch that this is for holds all the changes of one event.
+            # Before anything gets its number: the batch that this is for holds all the changes of one event.
             for order in effects:
                 if type(order) is effect.SaveTask:
                     journal.mark(order.task, is_new=order.is_new)
                 elif type(order) is effect.TaskForgotten:
                     journal.forget(order.task)
-            ticket = journal.ticket
             if first is not None:
-                self._orders.append((ticket, first))
-            self._orders.extend([(ticket, order) for order in effects if type(order) is not effect.SaveTask])
+                self._enter_for_peers(first)
+            for order in effects:
+                if type(order) in _OF_A_RUNNER:
+                    self._enter_for_runner(order, journal.committed)
+                elif type(order) is not effect.SaveTask:
+                    self._enter_for_peers(order)
         self.carry_out_due()
+
+    def _enter_for_peers(self, order: effect.Effect) -> None:
+        journal = self.journal
+        if journal is not None and (self._peers or journal.ticket > journal.committed):
+            self._peers.append((journal.ticket, order))
+        else:
+            self._due.append(order)
+
+    def _enter_for_runner(self, order: Any, committed: int) -> None:
+        number = max(task.saved_in for task in order.tasks) if type(order) is effect.SendTasks else 0
+        lane = self._runners.get(order.runner_id)
+        if lane is not None:
+            lane.append((number, order))
+        elif number > committed:
+            self._runners[order.runner_id] = deque([(number, order)])
+        else:
+            self._due.append(order)
 
     def carry_out_due(self) -> None:
         """Carry out everything whose batch is on disk."""
@@ -81,45 +121,63 @@ class OrderQueue:
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
-        orders, journal = self._orders, self.journal
+        due = self._due
         try:
-            while orders and (journal is None or orders[0][0] <= journal.committed):
-                self._carry_out(orders.popleft()[1])
+            self._release()
+            while due:
+                self._carry_out(due.popleft())
         finally:
             self._is_carrying_out = False
         self._on_carried_out()
 
+    def _release(self) -> None:
+        """Let what waited for the batches that are on disk by now be due."""
+        journal = self.journal
+        if journal is None or journal.committed == self._released:
+            return
+        committed = self._released = journal.committed
+        # Runners first: an answer to a peer may be about what is done to them.
+        for runner_id, lane in list(self._runners.items()):
+            while lane and lane[0][0] <= committed:
+                self._due.append(lane.popleft()[1])
+            if not lane:
+                del self._runners[runner_id]
+        while self._peers and self._peers[0][0] <= committed:
+            self._due.append(self._peers.popleft()[1])
+
     def send_saved(self, peer: Peer, message: Any) -> None:
         """Send a peer what is true now, once it is on disk."""
-        journal = self.journal
-        if journal is None or (not self._orders and journal.ticket <= journal.committed):
+        if self._due:
+            self._enter_for_peers(Call(lambda: peer.send(message)))
+        elif self.journal is None or (not self._peers and self.journal.ticket <= self.journal.committed):
             peer.send(message)
         else:
-            self._orders.append((journal.ticket, Call(lambda: peer.send(message))))
+            self._enter_for_peers(Call(lambda: peer.send(message)))
 
     def call_saved(self, function: Callable[[], None]) -> None:
         """Call `function` once what is true now is on disk, and carried out."""
-        self._orders.append((self._ticket, Call(function)))
+        self._enter_for_peers(Call(function))
         self.carry_out_due()
 
     def call_done(self, function: Callable[[], None]) -> None:
         """As `call_saved`, and once what carrying out brings about is on disk too: `TakeBack` brings decisions."""
-        self.call_saved(lambda: self._orders.append((self._ticket, Call(function))))
+        self.call_saved(lambda: self._enter_for_peers(Call(function)))
 
     def held_tasks(self, runner_id: int) -> int:
         """Return how many tasks are still to be handed to a runner."""
+        waiting = [order for _, order in self._runners.get(runner_id, ())]
         return sum(
             len(order.tasks)
-            for _, order in self._orders
+            for order in [*waiting, *self._due]
             if type(order) is effect.SendTasks and order.runner_id == runner_id
         )
 
     def take_refusable(self, can_withdraw: Callable[[str], bool]) -> list[Accept]:
         """Take out the acceptances that can still become refusals."""
         refusable = []
-        for entry in list(self._orders):
+        for entry in list(self._peers):
             order = entry[1]
             if type(order) is Accept and order.new_task_ids and all(map(can_withdraw, order.new_task_ids)):
                 refusable.append(order)
-                self._orders.remove(entry)
+                self._peers.remove(entry)
         return refusable

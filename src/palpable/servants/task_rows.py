@@ -59,8 +59,8 @@ class TaskRows:
         """Return how a task stands, for all that will be known if this server ends now."""
         offset = self._utc_offset
         state, attempt = task.state, task.attempt
-        if state is State.READY and task.runner_id is not None:
-            # Handed over ahead: it may have begun by then.
+        if state is State.READY and (task.runner_id is not None or task.is_leased):
+            # Handed over ahead, or about to be: it may have begun by then.
             state, attempt = State.RUNNING, attempt + 1
         return TaskState(
             task.sequence,
