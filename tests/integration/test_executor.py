@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import gc
 import os
+import pickle
 import threading
 from pathlib import Path
 
@@ -86,6 +88,102 @@ def test_calls_may_make_calls_and_wait_for_them_with_one_worker() -> None:
 
     with Executor(1) as executor:
         assert executor.submit(parent, 4).result(timeout=60) == 4
+
+
+def test_shutdown_ends_no_call_that_runs_and_lets_none_run_that_it_cancelled(tmp_path: Path) -> None:
+    def note(number: int) -> int:
+        (tmp_path / str(number)).touch()
+        return number
+
+    for _ in range(3):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        executor = Executor(2)
+        futures = [executor.submit(note, number) for number in range(2000)]
+        wait_until(lambda: any(future.done() for future in futures))  # noqa: B023 - called at once
+        executor.shutdown(cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
+        ran = {int(file.name) for file in tmp_path.iterdir()}
+        assert {number for number, future in enumerate(futures) if not future.cancelled()} == ran
+        assert all(futures[number].result() == number for number in ran)
+
+
+def test_shutdown_waits_for_a_call_that_runs_when_it_cancels_the_others(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def wait_for_gate() -> str:
+        (tmp_path / "begun").touch()
+        while not gate.exists():
+            threading.Event().wait(0.01)
+        return "done"
+
+    executor = Executor(1)
+    running, queued = executor.submit(wait_for_gate), executor.submit(wait_for_gate)
+    wait_until((tmp_path / "begun").exists)
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert queued.cancelled() and not running.done()
+    gate.touch()
+    assert running.result(timeout=30) == "done"
+    executor.shutdown()
+
+
+class Unpicklable:
+    def __reduce__(self) -> str:
+        raise TypeError("no way")
+
+
+def test_what_can_not_be_pickled_fails_its_future_and_nothing_else() -> None:
+    with Executor(1) as executor:
+        future = executor.submit(id, Unpicklable())
+        with pytest.raises(pickle.PicklingError, match="no way"):
+            future.result(timeout=30)
+        with pytest.raises(pickle.PicklingError):
+            executor.submit(Unpicklable).result(timeout=30)
+        assert executor.submit(tasks.double, 2).result(timeout=30) == 4
+
+
+def test_a_chunk_of_map_yields_what_was_done_before_its_error() -> None:
+    with Executor(1) as executor:
+        found: list[int] = []
+        with pytest.raises(tasks.OddNumber):
+            found.extend(executor.map(tasks.half, [0, 2, 4, 6, 7, 8], chunksize=3))
+        assert found == [0, 1, 2, 3]
+
+
+def test_an_asyncio_loop_runs_functions_in_it() -> None:
+    async def main(executor: Executor) -> list[int]:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(tasks.OddNumber):
+            await loop.run_in_executor(executor, tasks.half, 3)
+        pids = await asyncio.gather(*(loop.run_in_executor(executor, os.getpid) for _ in range(20)))
+        assert os.getpid() not in pids
+        return list(await asyncio.gather(*(loop.run_in_executor(executor, tasks.double, n) for n in range(100))))
+
+    with Executor(2) as executor:
+        assert asyncio.run(main(executor)) == list(range(0, 200, 2))
+
+
+def test_dask_computes_a_graph_with_it() -> None:
+    dask = pytest.importorskip("dask")
+
+    @dask.delayed
+    def increment(number: int) -> int:
+        return number + 1
+
+    @dask.delayed
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @dask.delayed
+    def where(_: int) -> int:
+        return os.getpid()
+
+    with Executor(2) as executor, dask.config.set(scheduler=executor):
+        assert total([increment(increment(number)) for number in range(50)]).compute() == sum(range(2, 52))
+        assert os.getpid() not in dask.compute(*[where(number) for number in range(4)])
+        with pytest.raises(ZeroDivisionError):
+            dask.delayed(divmod)(1, 0).compute()
+        assert dask.compute(increment(1), increment(2)) == (2, 3)
 
 
 def test_an_executor_of_a_client_shares_its_server(client: Client) -> None:

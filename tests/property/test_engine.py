@@ -163,7 +163,7 @@ class World:
     def cancel_some(self) -> None:
         known = sorted(self.engine.tasks)
         ids = self.rng.sample(known, k=min(len(known), 3))
-        self.handle(events.EndRequested([*ids, "unknown"]))
+        self.handle(events.EndRequested([*ids, "unknown"], spares_running=self.rng.random() < 0.5))
 
     def take_some(self) -> None:
         known = sorted(self.finals)

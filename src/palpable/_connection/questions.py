@@ -174,8 +174,12 @@ def cancel_without_waiting(connection: Connection, task_ids: Sequence[str]) -> N
         connection.flush()
 
 
-def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> None:
-    """End the tasks of these futures. Afterwards each says by `cancelled` whether that was done."""
+def cancel_futures(connection: Connection, futures: Sequence[Cancellable], *, spares_running: bool = False) -> None:
+    """End the tasks of these futures. Afterwards each says by `cancelled` whether that was done.
+
+    Args:
+        spares_running: only of those that have not begun.
+    """
     pending = [future for future in futures if not future.done()]
     cancelled: list[bool] = []
 
@@ -190,7 +194,9 @@ def cancel_futures(connection: Connection, futures: Sequence[Cancellable]) -> No
                 )
 
     request: Request = connection.ask(
-        lambda request_id: CancelTasks(request_id=request_id, task_ids=[future.task_id for future in pending]),
+        lambda request_id: CancelTasks(
+            request_id=request_id, task_ids=[future.task_id for future in pending], spares_running=spares_running
+        ),
         on_answer,
     )
 

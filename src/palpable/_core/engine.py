@@ -265,7 +265,8 @@ class Engine:
         for task in begun:  # one task, or none
             task.exit_status = event.exit_status
             runner.ended.append(task)
-            self._attempt_failed(task, task.verdict or Outcome.CRASHED, now)
+            verdict = Outcome.NONE if task.is_verdict_void_once_begun else task.verdict
+            self._attempt_failed(task, verdict or Outcome.CRASHED, now)
         for task in runner.ended:
             task.exit_status = event.exit_status
             if runner.isolation == "task":
@@ -292,6 +293,9 @@ class Engine:
             if not runner.is_ending and runner not in self.dispatcher.warm:
                 self.dispatcher.runner_is_free(runner)
             return
+        for task in runner.inbox:
+            if task.is_verdict_void_once_begun:
+                task.verdict, task.is_verdict_void_once_begun = Outcome.NONE, False
         head = runner.inbox[0]
         if head.verdict:
             self._kill_head(runner, head.verdict, now)
@@ -309,7 +313,13 @@ class Engine:
             self._to_end.append((task_id, Outcome.CANCELLED))
 
     def _on_end_requested(self, event: events.EndRequested, now: float) -> None:
-        self._to_end.extend((task_id, event.outcome) for task_id in event.task_ids)
+        if not event.spares_running:
+            self._to_end.extend((task_id, event.outcome) for task_id in event.task_ids)
+            return
+        for task_id in event.task_ids:
+            task = self.tasks.get(task_id)
+            if task is not None:
+                self._end_unless_begun(task, event.outcome)
 
     def _on_drain_requested(self, event: events.DrainRequested, now: float) -> None:
         self.is_draining = event.is_on
@@ -380,10 +390,20 @@ class Engine:
             self._finish(task, outcome, now)
         elif len(runner.inbox) > 1:
             # Its process has other tasks too. First they go elsewhere; then, if this one had begun, the process ends.
-            task.verdict = outcome
+            task.verdict, task.is_verdict_void_once_begun = outcome, False
             self.dispatcher.order_take_back(runner)
         else:
             self._kill_head(runner, outcome, now)
+
+    def _end_unless_begun(self, task: TaskRecord, outcome: Outcome) -> None:
+        """End a task, but not if it runs. Who knows that of a task that was handed over is its process."""
+        runner = self._runner_of(task)
+        if runner is None:
+            if task.state is not State.RUNNING:
+                self._to_end.append((task.task_id, outcome))
+        elif len(runner.inbox) > 1 and not task.verdict:
+            task.verdict, task.is_verdict_void_once_begun = outcome, True
+            self.dispatcher.order_take_back(runner)
 
     def _kill_head(self, runner: Runner, outcome: Outcome, now: float) -> None:
         task = runner.inbox.popleft()
@@ -401,6 +421,7 @@ class Engine:
             return
         task.state, task.due_at = move(task.state, Move.RETRY), None
         task.ending, task.verdict, task.is_settled = None, Outcome.NONE, False
+        task.is_verdict_void_once_begun = False
         self._end_waits(task)
         # The next attempt must not meet what is left of this one. With isolation "worker" an error leaves nothing.
         if outcome is Outcome.ERROR and task.isolation == "worker":

@@ -128,6 +128,8 @@ class EndRequested(Event, frozen=True):
 
     task_ids: list[str]
     outcome: Outcome = Outcome.CANCELLED
+    spares_running: bool = False
+    """Leave alone those that have begun to run, as their processes know: what was only handed over is taken back."""
 
 
 class DrainRequested(Event, frozen=True):

@@ -57,6 +57,8 @@ class TaskRecord(msgspec.Struct, eq=False):
     """Where it stands in the ready queue; None: it does not."""
     verdict: Outcome = Outcome.NONE
     """How it shall end as soon as its runner's other tasks are out of the way."""
+    is_verdict_void_once_begun: bool = False
+    """Unless it turns out that it had begun by then."""
     runner_id: int | None = None
     """The runner it was handed to, also while it waits there for its turn."""
     lost_processes: int = 0

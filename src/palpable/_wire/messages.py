@@ -217,6 +217,8 @@ class CancelTasks(Message, frozen=True, tag="cancel"):
 
     request_id: int
     task_ids: list[str]
+    spares_running: bool = False
+    """End only what has not begun."""
 
 
 class ReadLogs(Message, frozen=True, tag="logs"):

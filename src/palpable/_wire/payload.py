@@ -112,7 +112,7 @@ def result_of(report: TaskReport) -> Any:
         return None
     try:
         return pickle.loads(report.payload)
-    except Exception as error:  # __setstate__ and the like are the user's, and may raise anything
+    except (Exception, SystemExit) as error:  # __setstate__ and the like are the user's, and may raise anything
         raise NotUnpicklable(
             f"the result of task {report.task_id} can't be unpickled here: {type(error).__qualname__}: {error}. "
             f"The task did succeed. Install here what the result is made of, or return plain data."

@@ -17,15 +17,23 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import Any, TypeVar
 
 from palpable._connection.checks import check_number
 from palpable._wire.messages import TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_params, name_of
-from palpable.integrations.executor_pool import ExecutorPool, Isolation, Preparation, Starred, call_prepared
+from palpable.integrations.executor_pool import (
+    ExecutorFuture,
+    ExecutorPool,
+    Isolation,
+    Preparation,
+    Starred,
+    call_prepared,
+)
 from palpable.units.client import Client
 from palpable.units.task import new_task_id
-from palpable.units.task_future import TaskFuture
+from palpable.units.task_exceptions import NotPicklable
 
 T = TypeVar("T")
 
@@ -83,21 +91,24 @@ class Executor(concurrent.futures.Executor):
         self._finalizer = weakref.finalize(self, self._pool.close_soon)
         self._finalizer.atexit = False
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]:
-        """Submit `fn(*args, **kwargs)`; return its future.
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> ExecutorFuture[T]:
+        """Submit `fn(*args, **kwargs)`; return its future. What can't be pickled fails the future.
 
         Raises:
             RuntimeError: after `shutdown`, or when the interpreter exits.
             BrokenProcessPool: the initializer failed.
         """
         preparation = self._pool.preparation
-        if preparation is None:
-            key, data, name = dumps_function(fn)
-            payload = dumps_call(args, kwargs)
-        else:
-            key, data, _ = dumps_function(call_prepared)
-            name = name_of(fn)
-            payload = dumps_call((preparation, fn, args, kwargs), {})
+        try:
+            if preparation is None:
+                key, data, name = dumps_function(fn)
+                payload = dumps_call(args, kwargs)
+            else:
+                key, data, _ = dumps_function(call_prepared)
+                name = name_of(fn)
+                payload = dumps_call((preparation, fn, args, kwargs), {})
+        except NotPicklable as error:
+            return self._pool.fail(new_task_id(), error)
         return self._pool.submit(TaskRequest(new_task_id(), "call", key, payload, name), data, fn)
 
     def map(
@@ -112,7 +123,7 @@ class Executor(concurrent.futures.Executor):
 
         Args:
             timeout: seconds until all must have been yielded; else `TimeoutError`, and the rest is cancelled.
-            chunksize: so many calls travel and run together, and fail together.
+            chunksize: so many calls travel and run together. What was done before one of them raised is yielded.
             buffersize: read no more of the iterables than so many chunks ahead; None: read all of them now.
         """
         check_number("timeout", timeout, may_be_none=True)
@@ -123,16 +134,17 @@ class Executor(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:
-            submitted: Iterator[TaskFuture[Any]] = (self.submit(fn, *args) for args in calls)
+            submitted: Iterator[ExecutorFuture[Any]] = (self.submit(fn, *args) for args in calls)
         else:
             submitted = self._submit_chunks(fn, calls, chunksize)
         futures = deque(submitted if buffersize is None else itertools.islice(submitted, buffersize))
-        results = _results(futures, submitted, deadline)
-        return results if chunksize == 1 else _flattened(results)
+        if chunksize == 1:
+            return _results(self._pool, futures, submitted, lambda future: _result_of(future, deadline))
+        return _flattened(_results(self._pool, futures, submitted, lambda future: _chunk_of(future, deadline)))
 
     def _submit_chunks(
         self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], chunksize: int
-    ) -> Iterator[TaskFuture[Any]]:
+    ) -> Iterator[ExecutorFuture[Any]]:
         key, data, _ = dumps_function(Starred(fn, self._pool.preparation))
         while chunk := list(itertools.islice(calls, chunksize)):
             request = TaskRequest(new_task_id(), "chunk", key, dumps_params(chunk), name_of(fn))
@@ -167,19 +179,21 @@ class Executor(concurrent.futures.Executor):
 
 
 def _results(
-    futures: deque[TaskFuture[Any]], submitted: Iterator[TaskFuture[Any]], deadline: float | None
+    pool: ExecutorPool,
+    futures: deque[ExecutorFuture[Any]],
+    submitted: Iterator[ExecutorFuture[Any]],
+    take: Callable[[ExecutorFuture[Any]], Any],
 ) -> Iterator[Any]:
     try:
         while futures:
             # No name holds the future or its result while it is out with the caller.
-            yield _result_of(futures.popleft(), deadline)
+            yield take(futures.popleft())
             futures.extend(itertools.islice(submitted, 1))
     finally:
-        for future in futures:
-            future.cancel()
+        pool.cancel(futures)
 
 
-def _result_of(future: TaskFuture[Any], deadline: float | None) -> Any:
+def _result_of(future: ExecutorFuture[Any], deadline: float | None) -> Any:
     try:
         return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
     except BaseException:
@@ -189,8 +203,22 @@ def _result_of(future: TaskFuture[Any], deadline: float | None) -> Any:
         del future
 
 
-def _flattened(chunks: Iterator[list[Any]]) -> Iterator[Any]:
-    for chunk in chunks:
-        chunk.reverse()
-        while chunk:
-            yield chunk.pop()
+def _chunk_of(future: ExecutorFuture[Any], deadline: float | None) -> tuple[list[Any], BaseException | None]:
+    """Return the results of a chunk; if it failed, those before the error, and that."""
+    try:
+        return _result_of(future, deadline), None
+    except BaseException as error:
+        return future.results_before, error
+
+
+def _flattened(chunks: Iterator[tuple[list[Any], BaseException | None]]) -> Iterator[Any]:
+    with closing(chunks):  # type: ignore[type-var]
+        for chunk, error in chunks:
+            chunk.reverse()
+            while chunk:
+                yield chunk.pop()
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # the traceback holds this frame

@@ -12,11 +12,13 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from palpable._connection import questions
+from palpable._wire.chunk_failure import results_before
 from palpable._wire.messages import TaskReport, TaskRequest
 from palpable.units.task_exceptions import PalpableError, RemoteTraceback
 from palpable.units.task_future import TaskFuture
@@ -92,6 +94,8 @@ class ExecutorFuture(TaskFuture[T]):
     """A future of an executor: fails when the initializer did, and has the cause that pools give."""
 
     _pool: ExecutorPool
+    results_before: list[Any] = []  # noqa: RUF012 - replaced as a whole, never changed
+    """Of a chunk that failed: what the calls before the one that raised had returned."""
 
     def take(self, report: TaskReport) -> bool:
         broken = self._pool.broken_by(report)
@@ -105,6 +109,9 @@ class ExecutorFuture(TaskFuture[T]):
             self.finish_failed(broken)
 
     def _open(self) -> None:
+        report = self._report
+        if report is not None and (before := results_before(report)):
+            self.results_before = before
         super()._open()
         error = self._exception
         if error is not None and type(error.__cause__) is RemoteTraceback:
@@ -158,19 +165,30 @@ class ExecutorPool:
             function: the one that the user gave, whose options count.
         """
         with self._lock:
-            if self.broken:
-                raise BrokenProcessPool(self.broken)
-            if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if _is_exiting:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            calls = self._calls or self._start()
-            connection = calls._get_connection()
-            future: ExecutorFuture[Any] = ExecutorFuture(request.task_id, connection)
-            future._pool = self
+            calls, future = self._make_future(request.task_id)
             self._futures.add(future)
-            connection.submit(request, data, calls._levels.of(function), future)
+            future._connection.submit(request, data, calls._levels.of(function), future)
             return future
+
+    def fail(self, task_id: str, error: Exception) -> ExecutorFuture[Any]:
+        """Return the future of a call that can't be submitted, because of `error`."""
+        with self._lock:
+            _, future = self._make_future(task_id)
+        future.fail(error)
+        return future
+
+    def _make_future(self, task_id: str) -> tuple[TaskCalls, ExecutorFuture[Any]]:
+        """The caller holds the lock."""
+        if self.broken:
+            raise BrokenProcessPool(self.broken)
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _is_exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        calls = self._calls or self._start()
+        future: ExecutorFuture[Any] = ExecutorFuture(task_id, calls._get_connection())
+        future._pool = self
+        return calls, future
 
     def _start(self) -> TaskCalls:
         if self.client is None:
@@ -219,16 +237,19 @@ class ExecutorPool:
         with self._lock:
             self._is_shut = True
 
+    def cancel(self, futures: Iterable[TaskFuture[Any]]) -> None:
+        """Cancel these, running or not, with one question to the server. Never raises."""
+        if self._calls is not None and (pending := [future for future in futures if not future.done()]):
+            with suppress(PalpableError):  # the server is gone, and with it all of them
+                questions.cancel_futures(self._calls._get_connection(), pending)
+
     def cancel_waiting(self) -> None:
         """Cancel what has not begun to run."""
         pending = [future for future in list(self._futures) if not future.done()]
         if not pending or self._calls is None:
             return
         try:
-            connection = self._calls._get_connection()
-            task_ids = [future.task_id for future in pending]
-            running = {task.task_id for task in questions.list_tasks(connection, ["running"], len(task_ids), task_ids)}
-            questions.cancel_futures(connection, [future for future in pending if future.task_id not in running])
+            questions.cancel_futures(self._calls._get_connection(), pending, spares_running=True)
         except PalpableError:
             pass  # the server is gone, and with it all of them
 

@@ -146,7 +146,7 @@ class Requests:
             ]
             peer.send(TasksCancelled(request_id=request.request_id, cancelled=cancelled))
 
-        manager.handle(events.EndRequested(list(candidates)))
+        manager.handle(events.EndRequested(list(candidates), spares_running=request.spares_running))
         manager.queue.call_done(answer)
 
     def _retry(self, peer: Peer, request: RetryTasks) -> None:

@@ -7,6 +7,8 @@ errors of `concurrent.futures` are made when they are first asked for (the modul
 
 from __future__ import annotations
 
+from pickle import PicklingError, UnpicklingError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import CancelledError
@@ -206,11 +208,11 @@ class PayloadTooLarge(PalpableError):
         self.limit_bytes = limit_bytes
 
 
-class NotPicklable(PalpableError):
+class NotPicklable(PalpableError, PicklingError):
     """A function, argument or result can't be turned into bytes."""
 
 
-class NotUnpicklable(PalpableError):
+class NotUnpicklable(PalpableError, UnpicklingError):
     """Bytes that arrived can't be turned back into the object: most often, a module is not installed here."""
 
 

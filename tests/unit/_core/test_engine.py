@@ -248,6 +248,56 @@ def test_cancelling_a_task_in_a_batch_takes_the_batch_back_and_spares_the_proces
     assert validate(engine) == []
 
 
+def test_of_a_batch_only_what_has_not_begun_is_cancelled_when_what_runs_is_spared() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    inbox = [task.task_id for task in engine.dispatcher.runners[1].inbox]
+    queued = sorted(set(engine.tasks) - {*inbox, "teacher"})
+    effects = engine.handle(events.EndRequested([*inbox, *queued, "teacher", "unknown"], spares_running=True), 2.0)
+    assert of_type(effects, out.TakeBack)
+    assert all(engine.tasks[task_id].state is State.CANCELLED for task_id in queued)
+    # The process had claimed a second one by then.
+    effects = engine.handle(events.TasksTakenBack(1, len(inbox) - 2), 2.0)
+    assert of_type(effects, out.KillRunner) == []
+    assert [task.task_id for task in engine.dispatcher.runners[1].inbox] == inbox[:2]
+    assert all(engine.tasks[task_id].state is State.CANCELLED for task_id in inbox[2:])
+    end(engine, 1, inbox[0])
+    end(engine, 1, inbox[1])
+    assert [engine.tasks[task_id].outcome for task_id in inbox[:2]] == [Outcome.SUCCEEDED] * 2
+    assert validate(engine) == []
+
+
+def test_a_task_that_runs_alone_is_spared() -> None:
+    engine = Engine(1)
+    submit(engine, "a", "b")
+    effects = engine.handle(events.EndRequested(["a", "b"], spares_running=True), 1.0)
+    assert of_type(effects, out.KillRunner) == []
+    assert (engine.tasks["a"].state, engine.tasks["b"].state) == (State.RUNNING, State.CANCELLED)
+
+
+def test_a_cancel_that_spares_nothing_overrules_one_that_did() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    inbox = [task.task_id for task in engine.dispatcher.runners[1].inbox]
+    engine.handle(events.EndRequested(inbox, spares_running=True), 2.0)
+    engine.handle(events.EndRequested(inbox[:1]), 2.0)
+    effects = engine.handle(events.TasksTakenBack(1, len(inbox) - 1), 2.0)
+    assert of_type(effects, out.KillRunner)
+    assert engine.tasks[inbox[0]].state is State.CANCELLED
+    assert validate(engine) == []
+
+
+def test_a_spared_task_whose_process_dies_has_crashed() -> None:
+    engine = Engine(1)
+    make_batch(engine)
+    inbox = [task.task_id for task in engine.dispatcher.runners[1].inbox]
+    engine.handle(events.EndRequested(inbox, spares_running=True), 2.0)
+    engine.handle(events.RunnerExited(1, -9, unclaimed=len(inbox) - 1), 2.0)
+    assert engine.tasks[inbox[0]].outcome is Outcome.CRASHED
+    assert all(engine.tasks[task_id].state is State.CANCELLED for task_id in inbox[1:])
+    assert validate(engine) == []
+
+
 def test_what_lies_behind_a_slow_task_is_taken_back_when_another_slot_is_idle() -> None:
     engine = Engine(2)
     make_batch(engine)
