@@ -65,6 +65,9 @@ class TaskOptions(Message, frozen=True):
     name: str = ""
     """Shown in place of the function's name."""
     tags: tuple[str, ...] = ()
+    set_to_default: tuple[str, ...] = ()
+    """Fields that were set, to what is their default here. Of the others with that value, the server's own options for
+    tasks fill in what they say."""
 
 
 class TaskRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):

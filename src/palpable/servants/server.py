@@ -23,6 +23,7 @@ from palpable.servants.control import ServerFailed, ServerStarted, StartServer, 
 from palpable.servants.servant import Servant
 from palpable.servants.settings import ServerSettings, check_number, usable_cores
 from palpable.units.task_exceptions import ServerStartError
+from palpable.units.task_options import OptionArguments, checked_fields
 
 if TYPE_CHECKING:
     from palpable.units.client import Client
@@ -65,6 +66,8 @@ class Server(Servant):
             kept in memory. "none" in a path's place is a file of that name.
         drain_seconds: when the server is told to stop, what runs may take so long to end. What does not is killed: with
             a store it is handed back, to be run again, else it fails with `TaskKilledByQuitSignal`.
+        task_options: the options of tasks (see `Client`) where neither the call, nor the function, nor the client has
+            set them: {"retries": 2, "backoff_seconds": 5}.
 
     Raises:
         TypeError, ValueError: a parameter is of the wrong type or out of range; the message names it.
@@ -96,6 +99,7 @@ class Server(Servant):
         allow_plaintext: bool = False,
         store: str | os.PathLike[str] | None = None,
         drain_seconds: float = 0.0,
+        task_options: OptionArguments | None = None,
     ) -> None:
         check_number("num_workers", num_workers, least=1, most=4096, is_whole=True, may_be_none=True)
         check_number("task_timeout_seconds", task_timeout_seconds, least=0.001, may_be_none=True)
@@ -135,6 +139,7 @@ class Server(Servant):
             "output_limit_bytes": output_limit_bytes,
             "store_path": None if store is None else str(Path(store).absolute()),
             "drain_seconds": drain_seconds,
+            "task_options": checked_fields(task_options or {}, whose="a server"),
         }
         self.recovered: dict[str, int] = {}
         """Once started: how many tasks an earlier start on the same store had left, by what became of them."""

@@ -33,6 +33,8 @@ class ServerSettings(msgspec.Struct, kw_only=True):
     output_limit_bytes: int = 1 << 20
     tls: tuple[str, str] | None = None
     """Certificate file and key file."""
+    task_options: dict[str, Any] = {}
+    """What tasks get whose submitter left it open, by field of `TaskOptions`."""
     store_path: str | None = None
     """The database that tasks are kept in; None: memory."""
     drain_seconds: float = 0.0

@@ -19,6 +19,7 @@ from palpable._wire.messages import RequestFailed, SubmitTasks, TaskOptions, Tas
 from palpable.servants.delivery import Peer
 from palpable.servants.manager import FULL_MESSAGE, Manager
 from palpable.servants.order_queue import Accept
+from palpable.units.task_options import filled_in
 
 RESERVE_BYTES = 16 << 20
 """Room on the disk of the store that new tasks must leave, so that how the accepted ones end can be written."""
@@ -41,7 +42,7 @@ class Submissions:
         since the connection broke before it was told, must not be told the contrary.
         """
         manager = self._manager
-        options, known = request.options, manager.engine.tasks
+        options, known = filled_in(request.options, manager.settings.task_options), manager.engine.tasks
         # What was accepted stays so, also when its client was not told, and submits it again to a server that drains.
         is_known = bool(request.tasks) and all(task.task_id in known for task in request.tasks)
         refusal = None if is_known else self._reason_to_refuse(peer, request)

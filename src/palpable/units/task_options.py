@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, TypeVar
 
+from msgspec.structs import replace
+
 from palpable._connection.checks import check_number
 from palpable._wire.error_names import class_name
 from palpable._wire.messages import TaskOptions
@@ -32,6 +34,7 @@ class _Unset:
 _UNSET = _Unset()
 """Shown by `help` as the default of an option: left out, the option stays as it is."""
 
+_DEFAULTS = TaskOptions()
 MOST_SECONDS = 1e9
 """31 years: what a length of time may be at most."""
 MOST_EPOCH_SECONDS = 253_402_300_799
@@ -89,7 +92,7 @@ def checked_fields(options: Mapping[str, Any], *, whose: str = "") -> Fields:
     """Return what `options` set, as fields of `TaskOptions`.
 
     Args:
-        whose: "a client" or "a function", whose options are for many calls.
+        whose: "a client", "a function" or "a server", whose options are for many calls.
 
     Raises:
         TypeError, ValueError: there is no such option, or it is out of range; the message names it.
@@ -107,7 +110,20 @@ def checked_fields(options: Mapping[str, Any], *, whose: str = "") -> Fields:
 
 def wire_options(fields: Fields) -> TaskOptions:
     """Return the struct that is sent."""
-    return TaskOptions(**{name: value for name, value in fields.items() if value is not None})
+    values = {name: value for name, value in fields.items() if value is not None}
+    set_to_default = tuple(name for name, value in values.items() if value == getattr(_DEFAULTS, name))
+    return TaskOptions(**values, set_to_default=set_to_default)
+
+
+def filled_in(options: TaskOptions, farther: Fields) -> TaskOptions:
+    """Return `options` with what they leave open as `farther` says."""
+    given = options.set_to_default
+    missing = {
+        name: value
+        for name, value in farther.items()
+        if value is not None and name not in given and getattr(options, name) == getattr(_DEFAULTS, name)
+    }
+    return replace(options, **missing) if missing else options
 
 
 def takes_options(function: AnyCallable) -> AnyCallable:
