@@ -54,7 +54,8 @@ SOCKET_FD = 63
 """The private socket, in every task process. High, so that a task that closes everything and then opens files does not
 come to have a file there by chance; below 64, which is as many as the kernel's smallest table holds."""
 
-NEXT_READ_BYTES = 1 << 18
+FIRST_READ_BYTES, NEXT_READ_BYTES = 1 << 16, 1 << 18
+"""For the second the C library maps memory anew, which is too dear for a small order."""
 MAX_FUNCTIONS = 100
 """Unpickled functions a process keeps."""
 
@@ -315,11 +316,13 @@ class TaskProcess:
         def is_first() -> bool:
             return bool(self._orders) and not 0 < (claim - self._take_backs) % 256 < 128
 
+        next_read_bytes = FIRST_READ_BYTES
         while not is_first():
             if self.connection is not None:
                 self.connection.read_until(is_first)
                 continue
-            data = self.socket.recv(NEXT_READ_BYTES)
+            data = self.socket.recv(next_read_bytes)
+            next_read_bytes = NEXT_READ_BYTES
             if not data:
                 self._exit_cleanly(0)  # the server is gone, or has no use for this process any more
             for message in self._reader.feed(data):

@@ -18,11 +18,13 @@ from palpable._wire.handshake import (
     Refused,
     ServerHandshake,
 )
-from palpable._wire.messages import ClientRequest
+from palpable._wire.messages import ClientRequest, TasksAccepted
 from palpable.servants.requests import Requests
 
 logger = logging.getLogger("palpable.server")
 
+HOLD_SECONDS = 0.001
+"""How long an acceptance may wait for a result to travel with: a client that waits for the result is woken once then."""
 HANDSHAKES_MAX = 256
 """Connections that have not proven themselves yet, at a time; the next one is closed at once."""
 
@@ -74,6 +76,9 @@ class ClientSession(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._received_bytes = 0
+        self._held = bytearray()
+        """Acceptances that wait for a result to travel with."""
+        self._is_timer_set = False
 
     # --- called by the event loop ---
 
@@ -144,10 +149,31 @@ class ClientSession(asyncio.Protocol):
 
     def send(self, message: Any) -> None:
         """Send a message; does nothing when the connection is gone."""
-        if self._transport is not None:
-            self._transport.write(encode_frame(message))
+        if self._transport is None:
+            return
+        frame = encode_frame(message)
+        if type(message) is TasksAccepted:
+            # Nobody waits for that alone, but it would wake who waits for the result.
+            self._held += frame
+            if not self._is_timer_set:
+                self._is_timer_set = True
+                asyncio.get_running_loop().call_later(HOLD_SECONDS, self._on_timer)
+            return
+        if self._held:
+            frame, self._held = self._held + frame, bytearray()
+        self._transport.write(frame)
+
+    def _on_timer(self) -> None:
+        self._is_timer_set = False
+        self._send_held()
+
+    def _send_held(self) -> None:
+        if self._held and self._transport is not None:
+            self._transport.write(self._held)
+            self._held = bytearray()
 
     def close(self) -> None:
         """Close after what was sent has gone out."""
+        self._send_held()
         if self._transport is not None:
             self._transport.close()

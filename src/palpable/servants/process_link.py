@@ -18,8 +18,9 @@ from palpable._wire.messages import FromTaskProcess, RunTasks, TaskOrder
 if TYPE_CHECKING:
     from palpable._zygote.zygote_handle import ZygoteHandle
 
-RECEIVE_BYTES = 1 << 18
-"""Read from a socket at once."""
+SMALL_RECEIVE_BYTES, LARGE_RECEIVE_BYTES = 1 << 16, 1 << 18
+"""Read from a socket at once; the larger after a read that was full. For that the C library maps memory anew at every
+read, and unmaps it: too dear for a small message."""
 
 
 class ProcessLink:
@@ -63,6 +64,7 @@ class ProcessLink:
         """Frames sent that told of tasks taken back, modulo 256: what the claim bytes say (see `RunTasks`)."""
         self._never_sent = 0
         """Tasks taken back before there was a process to know of them."""
+        self._receive_bytes = SMALL_RECEIVE_BYTES
         self._is_reading = False
         self._is_reset = False
         self._has_conversed = False
@@ -206,12 +208,14 @@ class ProcessLink:
         if self._socket is None:
             return False
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            data = self._socket.recv(self._receive_bytes)
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionResetError:
             self._is_reset = True
             data = b""
+        is_full = len(data) == self._receive_bytes
+        self._receive_bytes = LARGE_RECEIVE_BYTES if is_full else SMALL_RECEIVE_BYTES
         if not data:
             self._stop_reading()  # whether and how it ended, its wait status tells
             return False
