@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("palpable.client")
 
+CALM_SECONDS = 0.005
+"""Between two looks at a connection that is used all the time."""
 JOIN_SECONDS = 2.0
 
 
@@ -48,6 +50,8 @@ class Background:
         self._is_over = False
         self.is_attentive = False
         """Whether the thread will soon look at the connection by itself, so that it need not be woken."""
+        self._is_calm = False
+        """Whether it will look at the connection by itself, a few milliseconds from now."""
         self.is_wanted_at_once = False
         """Whether it is to read without lingering: somebody waits by other means than a call of this connection."""
 
@@ -59,6 +63,16 @@ class Background:
         # flag and then looks once more whether there is something; we first add and then read the flag.
         if not self.is_attentive:
             self.is_attentive = True
+            self.wake()
+
+    def attend_calmly(self) -> None:
+        """Have the thread look at the connection now and then, as long as it is used: for acknowledgements.
+
+        It need not be woken for each: a thread that calls again and again would hand the interpreter over every time.
+        """
+        # The order is that of `attend`.
+        if not (self.is_attentive or self._is_calm):
+            self._is_calm = True
             self.wake()
 
     def read_at_once(self) -> None:
@@ -167,6 +181,11 @@ class Background:
                         pause = wait_to_read if pause is None else min(pause, wait_to_read)
                     if pause is None:
                         self.is_attentive = False
+                        if self._is_calm:
+                            if connection.was_used_within(CALM_SECONDS):
+                                pause = CALM_SECONDS
+                            else:
+                                self._is_calm = False
                         if connection.needs_attention(is_reading):
                             continue
                     self._wait(receiver, connection, is_reading, pause)

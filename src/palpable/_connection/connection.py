@@ -346,11 +346,14 @@ class Connection:
         self._used_at = self._looked_at = monotonic()
         if self._broken:
             self.link.dispose()
-        elif (nobody_reads and (self._is_awaited or self._is_orphan)) or (
-            self._outbox.has_unsent and not self.is_inside_task
-        ):
-            # Inside a task, acknowledgements leave with its next message; it sends one at least, when it ends.
+        elif nobody_reads and (self._is_awaited or self._is_orphan):
             self._background.attend()
+        elif self._outbox.has_unsent and not self.is_inside_task:
+            # Inside a task, acknowledgements leave with its next message; it sends one at least, when it ends.
+            if self._outbox.has_tasks:
+                self._background.attend()
+            else:
+                self._background.attend_calmly()
 
     def read_until(self, is_done: Callable[[], bool]) -> None:
         """Read, for the owner of the process, until a message given to `on_other` makes `is_done()` True.
@@ -378,6 +381,10 @@ class Connection:
         if self._is_unneeded:
             self.break_off("its client is gone")
         return pause
+
+    def was_used_within(self, seconds: float) -> bool:
+        """Whether a call of somebody's ended that recently."""
+        return monotonic() - self._used_at < seconds
 
     @property
     def is_send_blocked(self) -> bool:
