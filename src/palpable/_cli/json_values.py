@@ -32,10 +32,13 @@ def encode_json(value: Any) -> msgspec.Raw:
     """Return a value as JSON, to be put into a larger one or printed.
 
     Numbers, strings, lists, dicts, dates, sets, dataclasses and the like; arrays as lists; NaN and infinity as null.
+    Bytes by themselves can't; inside of others they are base64.
 
     Raises:
         TypeError, ValueError: it can't be JSON.
     """
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError("bytes are no JSON")  # base64, as msgspec writes them, is not what somebody expects to read
     try:
         return msgspec.Raw(msgspec.json.encode(value, enc_hook=_as_list))
     except RecursionError:

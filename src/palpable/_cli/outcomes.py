@@ -65,7 +65,7 @@ def describe_end(report: TaskReport) -> str:
     if not report.outcome:
         return f"has not ended yet, it is {report.state}"
     if report.outcome == "error":
-        return " ".join(f"failed: {report.error_type}: {report.error_message}".rstrip(": ").split())
+        return f"failed: {describe_error(report.error_type, report.error_message)}"
     if report.outcome == "crashed" and report.exit_status is not None:
         from palpable._wire.failure import signal_name
 
@@ -74,6 +74,17 @@ def describe_end(report: TaskReport) -> str:
     return {"quit": "ended because the server stopped", "timeout": "ran longer than its timeout"}.get(
         report.outcome, report.outcome
     )
+
+
+def describe_error(error_type: str, message: str) -> str:
+    """Return in a line what a task raised; of our own errors, which say all there is to say, the message alone."""
+    text = message if _is_of_ours(error_type) else f"{error_type}: {message}".rstrip(": ")
+    return " ".join(text.split())
+
+
+def traceback_of(report: TaskReport) -> str:
+    """Return the traceback, unless it would show nothing but our own code; "" if there is none."""
+    return "" if _is_of_ours(report.error_type) else report.traceback.rstrip()
 
 
 def say_failure(report: TaskReport) -> None:

@@ -102,7 +102,9 @@ def test_the_first_that_has_not_succeeded_decides(client: Client) -> None:
 
 def test_the_outcome_of_a_command_is_its_exit_code(client: Client) -> None:
     task_id = answer("run", "--detach", "--", "sh", "-c", "exit 42").strip()
-    assert palpable("wait", task_id).returncode == 42
+    result = palpable("wait", task_id)
+    assert (result.returncode, result.stdout) == (42, f"{task_id}: failed: sh ended with exit code 42\n")
+    assert answer("show", task_id).splitlines()[-1] == "error       sh ended with exit code 42"
 
 
 def test_a_wait_has_an_end(client: Client, tmp_path: Path) -> None:

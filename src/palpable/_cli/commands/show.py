@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from palpable._cli.outcomes import describe_error, result_fields, traceback_of
 from palpable._cli.output import STATE_COLOURS, has_colours, json_option, one_line, print_json
 from palpable._cli.quantities import duration, size
 from palpable._cli.server_options import ServerChoice, server_options
@@ -34,7 +35,6 @@ def command(server: ServerChoice, task_id: str, as_json: bool) -> None:
       palpable show 5b1e0c4f8a9d4f21a3b0000000000001
       palpable show --json 5b1e0c4f8a9d4f21a3b0000000000001 | jq .result
     """
-    from palpable._cli.outcomes import result_fields
     from palpable._connection.questions import query_results, read_logs, task_info
     from palpable.units.task_exceptions import UnknownTask
 
@@ -81,7 +81,7 @@ def _fields(task: TaskInfo, result: dict[str, Any]) -> Iterator[tuple[str, str]]
         ("worker", f"{task.worker}, pid {task.pid}" if task.worker else ""),
         ("progress", progress_of(task)),
         ("exit status", "" if task.exit_status is None else str(task.exit_status)),
-        ("error", one_line(f"{task.error_type}: {task.error_message}".strip(": "))),
+        ("error", one_line(describe_error(task.error_type, task.error_message)) if task.error_type else ""),
     ):
         if text:
             yield name, text
@@ -112,8 +112,8 @@ def _moment(at: float | None) -> str:
 
 
 def _show_blocks(report: TaskReport | None, output: str) -> None:
-    if report is not None and report.traceback:
-        click.echo(f"\n{report.traceback.rstrip()}")
+    if report is not None and (traceback := traceback_of(report)):
+        click.echo(f"\n{traceback}")
     if output:
         click.echo("\nIt printed:")
         click.echo(output, nl=not output.endswith("\n"))
