@@ -78,8 +78,11 @@ def parse_url(url: str) -> Address:
     )
 
 
-def make_address(address: Any, family: str | None = None) -> Address:
+def make_address(address: Any, family: str | None = None, *, least_port: int = 1) -> Address:
     """Return the address for what a user passed: a path, a (host, port), or a URL.
+
+    Args:
+        least_port: 0 for a server, which is given a free port then.
 
     Raises:
         TypeError, ValueError: it is none of these, or does not fit `family`.
@@ -99,7 +102,7 @@ def make_address(address: Any, family: str | None = None) -> Address:
             raise TypeError(f"address must be a path, (host, port) or a URL, not {address!r}") from None
         if not isinstance(host, str):
             raise TypeError(f"the host of the address must be a string, not {host!r}")
-        check_number("the port of the address", port, least=1, most=65535, is_whole=True)
+        check_number("the port of the address", port, least=least_port, most=65535, is_whole=True)
         made = Address(host=host, port=port)
     if family is not None and (family == "AF_UNIX") != (made.family == "AF_UNIX"):
         raise ValueError(f"the address {address!r} does not fit family={family!r}")

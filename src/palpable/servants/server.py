@@ -17,11 +17,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from palpable._connection.address import make_address
+from palpable._connection.checks import check_number
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader, encode_frame
 from palpable._wire.handshake import checked_authkey
 from palpable.servants.control import ServerFailed, ServerStarted, StartServer, StopServer, ToOwner
 from palpable.servants.servant import Servant
-from palpable.servants.settings import ServerSettings, check_number, usable_cores
+from palpable.servants.settings import ServerSettings, usable_cores
 from palpable.units.task_exceptions import ServerStartError
 from palpable.units.task_options import OptionArguments, checked_fields
 
@@ -355,20 +357,8 @@ def _checked_address(address: Any, family: str | None) -> tuple[tuple[str, int] 
         raise ValueError(f"family must be 'AF_INET' or 'AF_UNIX', not {family!r}")
     if address is None:
         return ("127.0.0.1", 0) if family == "AF_INET" else "", family or "AF_UNIX"
-    if isinstance(address, (str, os.PathLike)):
-        if family == "AF_INET":
-            raise ValueError(f"address must be (host, port) for the family AF_INET, not {address!r}")
-        return str(Path(address).absolute()), "AF_UNIX"
-    if family == "AF_UNIX":
-        raise ValueError(f"address must be a path for the family AF_UNIX, not {address!r}")
-    try:
-        host, port = address
-    except (TypeError, ValueError):
-        raise TypeError(f"address must be (host, port) or a path, not {address!r}") from None
-    if not isinstance(host, str):
-        raise TypeError(f"the host of the address must be a string, not {host!r}")
-    check_number("the port of the address", port, least=0, most=65535, is_whole=True)
-    return (host, port), "AF_INET"
+    made = make_address(address, family, least_port=0)
+    return (str(Path(made.path).absolute()), "AF_UNIX") if made.path else ((made.host, made.port), "AF_INET")
 
 
 def _refuse_plaintext(host: str) -> None:

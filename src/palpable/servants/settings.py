@@ -1,4 +1,4 @@
-"""What a server is told at its start: checked at once, carried to the server process as one message."""
+"""What a server is told at its start, carried to the server process as one message."""
 
 from __future__ import annotations
 
@@ -46,32 +46,6 @@ class ServerSettings(msgspec.Struct, kw_only=True):
     def spool_folder(self) -> str:
         """Where the output of running tasks is."""
         return self.private_folder + "/spool"
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    least: float,
-    most: float = math.inf,
-    is_whole: bool = False,
-    may_be_none: bool = False,
-) -> None:
-    """Check a number that a user passed.
-
-    Raises:
-        TypeError: it is no number (or no whole number).
-        ValueError: it is out of range. Both name the parameter, the value and what is allowed.
-    """
-    if value is None and may_be_none:
-        return
-    kind = "a whole number" if is_whole else "a number"
-    allowed = f"{kind} from {least:g}" + (f" to {most:g}" if most < math.inf else "") + (" or None" * may_be_none)
-    is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
-    if not is_number:
-        raise TypeError(f"{name} must be {allowed}, not {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
 def usable_cores() -> int:
