@@ -31,3 +31,14 @@ def test_what_unpickles_and_runs_a_task_loads_no_server_and_no_heavy_module() ->
     ours = {name for name in loaded if name.startswith("palpable")}
     assert all(name.split(".")[1:2] in ([], ["_wire"], ["units"]) for name in ours), ours
     assert not {name for name in ours if "client" in name or "messenger" in name}
+
+
+def test_a_zygote_loads_no_server_no_heavy_module_and_nothing_for_asyncio() -> None:
+    loaded = loaded_by(
+        "import palpable._zygote.zygote as zygote; from importlib import import_module;"
+        "[import_module(name) for name in zygote.COMMON_IMPORTS]"
+    )
+    heavy = {"asyncio", "ssl", "subprocess", "multiprocessing", "concurrent.futures.process", "hashlib", "_hashlib"}
+    heavy |= {"numpy", "psutil", "rich", "uvloop", "hmac", "tempfile", "shutil", "random", "sqlite3", "json"}
+    assert not loaded & heavy
+    assert not {name for name in loaded if name.startswith(("palpable.servants", "palpable._core", "palpable._cli"))}

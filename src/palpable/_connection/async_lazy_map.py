@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from typing import Any, Literal
 
 from palpable._connection.async_connection import AsyncConnection
-from palpable._connection.param_source import AsyncParamSource, ParamSource
+from palpable._connection.async_param_source import AsyncParamSource
+from palpable._connection.param_source import ParamSource
 from palpable._connection.window import Window
 from palpable._wire.chunk_failure import results_before
 from palpable._wire.messages import CancelTasks, TaskOptions, TaskReport, TaskRequest

@@ -5,9 +5,7 @@ An error that the source raises comes after everything that was read before it, 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -51,68 +49,3 @@ class ParamSource:
         except Exception as error:
             self.is_exhausted, self.error = True, error
         return chunk
-
-
-class AsyncParamSource:
-    """The params in an asynchronous iterable, read by an asyncio task of its own.
-
-    So the results of what has been read come while the source is waited for. Its task begins with `ask_for`.
-
-    Args:
-        on_news: called when there is something to take, and at the end.
-
-    Attributes:
-        error: what the source raised.
-    """
-
-    def __init__(self, params: AsyncIterable[Any], on_news: Callable[[], None]) -> None:
-        self._iterator = aiter(params)
-        self._on_news = on_news
-        self._params: list[Any] = []
-        self._wanted = 0
-        self._room = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
-        self._is_at_end = False
-        self.error: BaseException | None = None
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether everything is read, and taken."""
-        return self._is_at_end and not self._params
-
-    def read(self, count: int) -> list[Any]:
-        """Return up to `count` params that are here."""
-        chunk, self._params = self._params[:count], self._params[count:]
-        return chunk
-
-    def ask_for(self, count: int) -> None:
-        """Have so many read, and no more, besides the one that is being waited for."""
-        self._wanted = count
-        if count and self._reader is None:
-            self._reader = asyncio.ensure_future(self._read_all())
-        elif len(self._params) < count:
-            self._room.set()
-
-    async def _read_all(self) -> None:
-        try:
-            async for param in self._iterator:
-                self._params.append(param)
-                if len(self._params) == 1:
-                    self._on_news()
-                while len(self._params) >= self._wanted:
-                    self._room.clear()
-                    await self._room.wait()
-        except BaseException as error:
-            self.error = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._is_at_end = True
-            self._on_news()
-
-    async def close(self) -> None:
-        """Read no more. A source that is being waited for is cancelled."""
-        if self._reader is not None and not self._reader.done():
-            self._reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reader

@@ -19,6 +19,12 @@ if __name__ == "__main__":
 
     huge_pages.reserve_arenas()
     fork_hooks.record()
+    # msgspec takes from typing_extensions, where that is installed, what `typing` has too since Python 3.11; and it is
+    # a large module, of which every fork would copy its part. Tasks that want it import it.
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    import msgspec  # noqa: F401
+
+    del sys.modules["typing_extensions"]
 
     from palpable._zygote.zygote import main
 

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from palpable._wire.framing import encode_frame
 from palpable._wire.messages import RunTasks, TaskOrder
-from palpable._wire.payload import dumps_call, dumps_function
+from palpable._wire.payload import dumps_call
+from palpable._wire.plain_function import dumps_plain
 from palpable._zygote.brief_life import make_life
 from palpable._zygote.os_calls import getppid
 from palpable._zygote.task_process import SOCKET_FD, TaskProcess
@@ -41,9 +42,10 @@ _add_one.__module__ = "__main__"  # so that it travels by value, as most functio
 
 def trial_frame() -> bytes:
     """Return the frame that orders the trivial task."""
-    function = dumps_function(_add_one)
-    order = TaskOrder("0" * 24, 1, "call", function.key, dumps_call((1,), {}), token="0" * 32, name="f")
-    return bytes(encode_frame(RunTasks(tasks=[order], functions={function.key: function.data})))
+    function, key = dumps_plain(_add_one), "0" * 32
+    assert function is not None
+    order = TaskOrder("0" * 24, 1, "call", key, dumps_call((1,), {}), token="0" * 32, name="f")
+    return bytes(encode_frame(RunTasks(tasks=[order], functions={key: function})))
 
 
 def rehearse(process: TaskProcess, trial: bytes) -> None:

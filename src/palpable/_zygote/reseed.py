@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from array import array
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -51,7 +50,7 @@ def _state_in(generator: Any, base: Any) -> ctypes.c_void_p | None:
     offset = base.__basicsize__ - STATE_BYTES
     if getrandom is None or not 16 <= offset <= 24:
         return None
-    expected = array("I", generator.getstate()[1][:-1]).tobytes()
+    expected = b"".join(word.to_bytes(4, sys.byteorder) for word in generator.getstate()[1][:-1])
     for address in range(id(generator) + 16, id(generator) + offset + 1, 4):
         if ctypes.string_at(address, STATE_BYTES) == expected:
             return ctypes.c_void_p(address)

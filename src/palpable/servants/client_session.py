@@ -24,7 +24,7 @@ from palpable.servants.requests import Requests
 logger = logging.getLogger("palpable.server")
 
 HOLD_SECONDS = 0.001
-"""How long an acceptance may wait for a result to travel with: a client that waits for the result is woken once then."""
+"""How long an acceptance may wait for a result to travel with: a client that waits for that is woken once then."""
 HANDSHAKES_MAX = 256
 """Connections that have not proven themselves yet, at a time; the next one is closed at once."""
 
