@@ -202,3 +202,15 @@ def test_memory_stays_flat_over_a_long_stream(tmp_path: Path, call: str) -> None
         grown = ours.memory_info().rss - before[0], theirs.memory_info().rss - before[1]
         results.close()
     assert max(grown) < 8 << 20
+
+
+def test_a_result_that_is_out_with_the_caller_is_held_by_nobody_else(client: Client) -> None:
+    import gc
+    import sys
+
+    results = client.imap(lambda number: bytearray(number), itertools.count(1000))
+    for _ in range(5):
+        value = next(results)
+        gc.collect()
+        assert sys.getrefcount(value) == 2
+    results.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Literal
 
 from palpable._connection import bulk
@@ -26,8 +26,10 @@ def lazy_map(
     window: int | None = None,
     chunksize: int | Literal["auto"] = "auto",
     is_ordered: bool = True,
-) -> Iterator[Any]:
-    """Yield `function(param)` for each param. When it is closed, what it submitted and did not yield is cancelled.
+) -> Generator[list[Any], None, None]:
+    """Yield `function(param)` for each param, in lists as they come.
+
+    When it is closed, what it submitted and did not yield is cancelled.
 
     An error is raised after the results of the calls before it, also of those in the same chunk; unless the process of
     a chunk died or was ended, which takes the whole chunk along.
@@ -104,17 +106,14 @@ def lazy_map(
             if report is None or report.outcome != "succeeded":
                 bulk.cancel_rest(connection, sizes)  # now: the caller may take his time with what follows
                 sizes.clear()
-                if report is not None:
-                    yield from results_before(report)
+                if report is not None and (before := results_before(report)):
+                    yield before
                 raise arrival.exception()
             values = result_of(report)
             ahead.adapt(report.elapsed_seconds, len(values) if arrival.is_chunk else 1)
-            del arrival, report
-            if is_single:
-                yield values
-                del values
-            else:
-                yield from values
+            batch = [values] if is_single else values
+            del arrival, report, values  # what is out with the caller, who takes it from the list, is not held here
+            yield batch
         if source.error is not None:
             raise source.error
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from msgspec.structs import replace
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from palpable._connection import bulk
 from palpable._connection.checks import check_number
 from palpable._connection.lazy_map import lazy_map
+from palpable._connection.result_stream import ResultStream
 from palpable._connection.shared_taker import submit_shared
 from palpable._wire.messages import TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_procedure, name_of
@@ -160,8 +161,8 @@ class TaskCalls:
         source = iter(params)
         total = len(params) if hasattr(params, "__len__") else None
 
-        def results() -> Generator[Any, None, None]:
-            values = lazy_map(
+        def batches() -> Generator[list[Any], None, None]:
+            yield from lazy_map(
                 self._get_connection(),
                 function,
                 source,
@@ -171,15 +172,15 @@ class TaskCalls:
                 chunksize=chunksize,
                 is_ordered=is_ordered,
             )
-            with bar_for(progress, function, total) as on_progress:
-                if on_progress is None:
-                    yield from values
-                    return
+
+        def counted() -> Generator[Any, None, None]:
+            with bar_for(True, function, total) as on_progress, closing(ResultStream(batches())) as values:
                 for count, value in enumerate(values, 1):
-                    on_progress(count)
+                    if on_progress is not None:
+                        on_progress(count)
                     yield value
 
-        return results()
+        return counted() if progress else ResultStream(batches())
 
     def _submit_keyed(
         self, connection: Connection, options: TaskOptions, request: TaskRequest, data: bytes
