@@ -303,18 +303,31 @@ class AsyncConnection:
             self._reconnecting = None
 
     def _adopt(self, link: AsyncLink) -> None:
-        server_id = self.info.get("server_id")
-        if self._broken or not server_id or link.info.get("server_id") != server_id:
+        if not self.resume(link):
             link.abort()
             raise ServerError(f"another server than before answers at {self._address}")
+
+    def resume(self, link: AsyncLink, *, is_new: bool = False) -> bool:
+        """Go on with a new link; return False if it leads to another server.
+
+        Args:
+            is_new: somebody calls anew; this is no further try to save what is expected.
+        """
+        server_id = self.info.get("server_id")
+        is_ours = self._loop is asyncio.get_running_loop() and not self.is_inside_task
+        if self._broken or not is_ours or not server_id or link.info.get("server_id") != server_id:
+            return False
+        if not self._link.broken:
+            link.abort()  # somebody was faster
+            return True
         link.serve(self._pending, self._on_break)
         self._link.outbox.hand_over(link.outbox, monotonic())
-        self._learn(link.info)
-        self._link = link
+        self.info, self._link, self._is_first_link = link.info, link, is_new
         if link.broken:  # before it served
             self._on_break(link)
         else:
             link.flush()
+        return True
 
     def _give_up(self, reason: str) -> None:
         self.break_off(f"{self._link.broken}; {reason.rstrip('.')}")

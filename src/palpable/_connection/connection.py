@@ -590,15 +590,38 @@ class Connection:
         Raises:
             ServerError: it leads to another server, which knows nothing of what is expected.
         """
-        server_id = self.info.get("server_id")
-        if not server_id or proven.info.get("server_id") != server_id:
+        if not self.try_adopt(proven):
             proven.stream.close()
             raise ServerError(f"another server than before answers at {self.address}")
+
+    def resume(self, proven: Proven) -> bool:
+        """Go on with a socket that a caller has made, since nothing was expected and so nobody connected again.
+
+        Returns False if that can't be; the socket is still the caller's then.
+        """
+        return self._reconnecting is not None and self._reconnecting.adopt(proven)
+
+    def try_adopt(self, proven: Proven, *, is_new: bool = False) -> bool:
+        """Go on with a new socket; return False if it leads to another server, or this connection is broken for good.
+
+        Not for the main thread: see `Outbox.hand_over`.
+
+        Args:
+            is_new: somebody calls anew; this is no further try to save what is expected.
+        """
+        server_id = self.info.get("server_id")
+        if self._broken or not server_id or proven.info.get("server_id") != server_id:
+            return False
+        if isinstance(proven.stream, socket.socket) is not self._is_direct:
+            return False
         link = self._new_link(proven.stream, proven.reader.take_rest())
+        link.incoming.has_progressed = is_new
         with self._lock:
             if self._broken:  # closed meanwhile
+                return False
+            if self._is_up:  # somebody was faster
                 proven.stream.close()
-                return
+                return True
             # In this order: who adds to the old outbox from now on adds to the new one; who looks whether it is up, and
             # finds it so, finds the new link.
             self._outbox.hand_over(link.outbox, monotonic())
@@ -607,8 +630,9 @@ class Connection:
             self._is_up = True
         self.flush(wait=False)
         self._leadership.wake_all()
-        if self._takers or self._background.is_running:
+        if self._is_awaited or self._background.is_running:
             self._background.wake()
+        return True
 
     def _on_break(self, link: Link) -> None:
         """A link has broken."""

@@ -48,7 +48,11 @@ def dial(address: Address, authkey: bytes, tls: Tls = None, again: Again | None 
     Args:
         again: how to connect again when it breaks; None: never.
     """
-    proven = prove(address, authkey, tls)
+    return connection_over(prove(address, authkey, tls), address, again)
+
+
+def connection_over(proven: Proven, address: Address, again: Again | None = None) -> Connection:
+    """Return a connection over a socket that `prove` made."""
     task_id, token = identity()
     return Connection(
         proven.stream,

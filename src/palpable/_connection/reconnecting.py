@@ -145,6 +145,24 @@ class Reconnecting:
         """Whether a thread sees to it."""
         return self._thread is not None and self._thread.ident is not None
 
+    def adopt(self, proven: Proven) -> bool:
+        """Have the connection go on with a socket that somebody else made; return False if it can't.
+
+        On another thread, as always: a Ctrl-C in the middle of a hand-over would tear it.
+        """
+        adopted: list[bool] = []
+        thread = threading.Thread(
+            target=lambda: adopted.append(self._connection.try_adopt(proven, is_new=True)),
+            name="palpable-reconnecting",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter exits
+            return False
+        thread.join()
+        return adopted == [True]
+
     def stop(self, *, wait_seconds: float = 0.0) -> None:
         """No further try, ever. Safe to call twice, and from the thread itself."""
         self._stopped.set()

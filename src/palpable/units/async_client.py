@@ -379,11 +379,15 @@ class AsyncClient(_AsyncCalls):
         async def dial_once() -> AsyncConnection:
             address, authkey = addresses.resolve(*given)
             link = await open_link(address, authkey, check_tls(address, self._tls))
+            # Others may be about to use the last one, so it is to go on, if it can.
+            if last is not None and last.resume(link, is_new=True):
+                return last
+            if last is not None:
+                last.break_off("another took its place")
             return AsyncConnection(link, address, dial_again, self._reconnect_seconds)
 
         if last is None or last.is_inside_task:
             return await dial_once()
-        last.break_off("another took its place")
         # A durable server may be about to come back.
         seconds = seconds_to_try(self._reconnect_seconds, last.info)
         until, waits = monotonic() + seconds, delays()

@@ -156,11 +156,13 @@ class Client(_Calls):
             if self._is_closed:
                 raise ServerUnreachable("this client is closed; make a new one")
             connection = self._connection
-            if connection is not None:
-                if not connection.is_stale():
-                    return connection  # another thread was faster
-                connection.close(wait=False)
-            connection = self._dial(connection)
+            if connection is not None and not connection.is_stale():
+                return connection  # another thread was faster
+            last, connection = connection, self._dial(connection)
+            if connection is last:
+                return connection
+            if last is not None:
+                last.close(wait=False)
             if self._finalizer is not None:
                 self._finalizer.detach()
             # Neither the connection nor its thread holds the client, so a client that is dropped is collected.
@@ -170,24 +172,27 @@ class Client(_Calls):
             return connection
 
     def _dial(self, last: Connection | None) -> Connection:
-        """Return a new connection. Where there was one before, a durable server may be about to come back."""
-        from palpable._connection.dialing import check_tls, dial, prove, resolve_again
+        """Return `last` over a new socket, or a new connection."""
+        from palpable._connection.dialing import check_tls, connection_over, prove, resolve_again
         from palpable._connection.reconnecting import Again, dial_patiently, seconds_to_try
 
-        given = (self._address, self._family, self._authkey)
-        tls = self._tls
-        # Holds not the client: the connection outlives it, until what it submitted has ended.
-        again = Again(lambda: prove(*resolve_again(*given, tls)), self._reconnect_seconds)
+        given, tls = (self._address, self._family, self._authkey), self._tls
 
-        def dial_once() -> Connection:
+        def connect_once() -> Connection:
             address, authkey = addresses.resolve(*given)
-            return dial(address, authkey, check_tls(address, tls), again)
+            proven = prove(address, authkey, check_tls(address, tls))
+            # Others may be about to use the last one, so it is to go on, if it can.
+            if last is not None and last.resume(proven):
+                return last
+            # Holds not the client: the connection outlives it, until what it submitted has ended.
+            again = Again(lambda: prove(*resolve_again(*given, tls)), self._reconnect_seconds)
+            return connection_over(proven, address, again)
 
         if last is None or last.is_inside_task:
-            return dial_once()
-        return dial_patiently(
-            dial_once, seconds_to_try(self._reconnect_seconds, last.info), is_over=lambda: self._is_closed
-        )
+            return connect_once()
+        # A durable server may be about to come back.
+        seconds = seconds_to_try(self._reconnect_seconds, last.info)
+        return dial_patiently(connect_once, seconds, is_over=lambda: self._is_closed)
 
     def close(self) -> None:
         """Close the connection; the client can't be used any more. Safe to call twice.

@@ -312,6 +312,20 @@ def test_a_call_that_begins_while_a_durable_server_is_away_waits_for_it(
     assert durable_client.run(double, 2) == 4
 
 
+def test_a_generator_goes_on_after_a_break_that_another_call_mended(
+    fake_server: FakeServer, fake_client: Client
+) -> None:
+    results = fake_client.imap(double, range(100), window=2)
+    assert [next(results), next(results)] == [0, 2]
+    connection = fake_client._get_connection()
+    wait_until(lambda: not connection._outbox.expects_something)
+    fake_server.drop_connections()
+    time.sleep(0.02)  # longer than a connection is taken to be alive without a look
+    assert fake_client.run(double, 5) == 10
+    assert list(results) == [double(number) for number in range(2, 100)]
+    assert fake_client._get_connection() is connection
+
+
 def test_the_time_is_kept(durable_server: FakeServer) -> None:
     with Client(durable_server.address, None, b"key", reconnect_seconds=0.3) as client:
         future = _held(durable_server, client)
