@@ -9,6 +9,7 @@ from palpable._connection.questions import follow_logs
 from palpable._connection.task_waits import TaskWait, wait_for_tasks
 from palpable._wire.messages import CancelTasks, QueryResults, ResultsFound, SubmitTasks, TaskReport, TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function
+from palpable.units.option_levels import task_id_for_key
 from palpable.units.task import new_task_id
 from palpable.units.task_exceptions import PalpableError, UnknownTask
 
@@ -32,13 +33,15 @@ def submit(
         PalpableError: the server refuses it, or can't be reached.
     """
     pickled = dumps_function(function)
-    request = TaskRequest(new_task_id(), "call", pickled.key, dumps_call(args, kwargs), name)
+    options = view._levels.plain
+    task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
+    request = TaskRequest(task_id, "call", pickled.key, dumps_call(args, kwargs), name)
     view._get_connection().answer_to(
         lambda request_id: SubmitTasks(
             request_id=request_id,
             tasks=[request],
             functions={pickled.key: pickled.data},
-            options=view._levels.plain,
+            options=options,
             delivery="none",
         )
     )

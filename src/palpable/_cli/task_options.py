@@ -37,6 +37,14 @@ OPTIONS = [
         show_default=True,
         help="Further attempts after one that failed or took too long.",
     ),
+    click.option(
+        "--crash-retries",
+        type=click.IntRange(0, 1000),
+        metavar="N",
+        default=0,
+        show_default=True,
+        help="Further attempts after one whose process died.",
+    ),
     click.option("--delay", type=Duration(), metavar="DURATION", default=0, help="Not before this time is over."),
     click.option(
         "--isolation",
@@ -60,12 +68,16 @@ class TaskChoice:
     timeout: float | None = None
     priority: int = 0
     retries: int = 0
+    crash_retries: int = 0
     delay: float = 0.0
     isolation: Any = None
     folder: str | None = None
 
-    def options(self) -> dict[str, Any]:
+    def options(self, **more: Any) -> dict[str, Any]:
         """Return what was chosen, as `Client.options` takes it.
+
+        Args:
+            more: options that only this command has.
 
         Raises:
             click.UsageError: it is out of range; the message names it.
@@ -77,9 +89,11 @@ class TaskChoice:
             "timeout_seconds": self.timeout,
             "priority": self.priority,
             "retries": self.retries,
+            "crash_retries": self.crash_retries,
             "delay_seconds": self.delay,
             "name": self.name,
             "tags": self.tags,
+            **more,
         }
         try:
             checked_fields(chosen)

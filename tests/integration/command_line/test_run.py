@@ -249,6 +249,24 @@ def test_a_detached_task_goes_on(project: Path, tmp_path: Path, client: Client) 
     assert json.loads(answer("run", "-d", "--json", "math:sqrt", "--args", "[4]")).keys() == {"task_id"}
 
 
+def test_the_same_key_is_the_same_task(client: Client) -> None:
+    first = json.loads(answer("run", "--json", "--key", "of today", "random:random"))
+    second = json.loads(answer("run", "--json", "--key", "of today", "random:random"))
+    assert first["task_id"] == second["task_id"] and first["result"] == second["result"]
+    assert [task.idempotency_key for task in client.tasks()] == ["of today"]
+
+
+def test_an_interrupt_leaves_a_task_with_a_key(project: Path, tmp_path: Path, client: Client) -> None:
+    arguments = ["--key", "k", "of_project:wait_for", "--args", json.dumps([str(tmp_path / "go")])]
+    with started("run", *arguments, folder=project) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "before\n"
+        process.send_signal(signal.SIGINT)
+        assert "goes on" in process.communicate(timeout=20)[1]
+    (tmp_path / "go").touch()
+    assert client.result(client.tasks()[0].task_id, timeout_seconds=20) is None
+
+
 def test_a_command_inside_a_task_frees_the_slot_of_that_task() -> None:
     """With as many as there are workers, each waiting for a task of its own."""
     inner = f"{sys.executable} -m palpable run math:sqrt --args '[4]'"

@@ -43,6 +43,11 @@ class RunCommand(click.Command):
 @click.option("--args", "args_text", metavar="JSON", help="The function's arguments, as a JSON list.")
 @click.option("--kwargs", "kwargs_text", metavar="JSON", help="Its arguments by keyword, as a JSON object.")
 @task_options
+@click.option(
+    "--key",
+    metavar="TEXT",
+    help="The same key is the same task: where it ran or runs already, it is not run again, and its result is shown.",
+)
 @click.option("-d", "--detach", is_flag=True, help="Print the task's id and leave; the task goes on.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show what the task prints; `palpable logs` still does.")
 @json_option
@@ -54,6 +59,7 @@ def command(
     words: list[str],
     args_text: str | None,
     kwargs_text: str | None,
+    key: str | None,
     detach: bool,
     quiet: bool,
     as_json: bool,
@@ -75,8 +81,9 @@ def command(
       palpable run math:hypot --args '[3, 4]'
       palpable run reports:build --kwargs '{"month": 11}' --timeout 10m --retries 2
       palpable run --detach --tag nightly -- make -j4 test
+      palpable run --key "report $(date +%F)" reports:build
     """
-    options = how.options()
+    options = how.options(idempotency_key=key)
     call = _call(path, words, args_text, kwargs_text)
     with ending_by_exception(), server.client() as client:
         from palpable._cli.attended_task import attend, cancel_soon, submit
@@ -94,9 +101,11 @@ def command(
         try:
             report = attend(connection, task_id, None if quiet else _printer(to_stderr=not words or as_json))
         except BaseException as error:
-            cancel_soon(connection, [task_id])
+            if key is None:  # else others may wait for the same task
+                cancel_soon(connection, [task_id])
             if isinstance(error, KeyboardInterrupt):
-                click.echo(f"palpable: task {task_id} is cancelled. Start with --detach what is to go on.", err=True)
+                what = "is cancelled. Start with --detach what is to go on" if key is None else "goes on, for its key"
+                click.echo(f"palpable: task {task_id} {what}.", err=True)
                 return INTERRUPTED
             raise
     return _show(report, is_command=bool(words), as_json=as_json)
