@@ -123,7 +123,7 @@ def fill_disk(theatre: Theatre, rng: random.Random) -> dict[str, Any] | None:
 
 FAULTS = {
     "kill server": Fault(kill_server, 26, True),
-    "end server": Fault(end_server, 8, True),
+    "end server": Fault(end_server, 14, True),
     "kill zygote": Fault(kill_zygote, 14, True),
     "kill task process": Fault(kill_task_process, 24, True),
     "kill client": Fault(kill_client, 12, True),
