@@ -441,7 +441,10 @@ class Engine:
         """The server stops, and the next one on this store goes on with the task. Burns no retry."""
         runner = self._runner_of(task)
         if task.state is not State.RUNNING or runner is None:
-            if runner is not None:  # handed over, and not begun
+            if runner is not None:
+                # Handed over ahead. Its process goes on until it is killed, and what it begins until then nobody hears
+                # of any more: so this attempt counts as made, and the next server makes another one.
+                task.attempt += 1
                 task.runner_id = None
                 self.dispatcher.ready.put_back(task)
             if runner is not None or task.is_leased:

@@ -494,6 +494,18 @@ def test_a_server_that_stops_hands_back_what_runs() -> None:
     assert validate(engine) == []
 
 
+def test_what_was_handed_over_ahead_may_have_begun_when_a_server_stops() -> None:
+    engine = Engine(1, is_durable=True)
+    submit(engine, "known", isolation="worker")
+    end(engine, 1, "known")  # in a tenth of a millisecond: so several are handed over at once
+    submit(engine, *(f"t{number}" for number in range(8)), isolation="worker")
+    ahead = list(engine.dispatcher.runners[1].inbox)[1:]
+    assert ahead and {(task.state, task.attempt) for task in ahead} == {(State.READY, 0)}
+    engine.handle(events.StopRequested(hands_back=True), 2.0)
+    assert {(task.state, task.attempt, task.runner_id) for task in ahead} == {(State.READY, 1, None)}
+    assert validate(engine) == []
+
+
 def test_a_purge_forgets_what_ended_before_the_moment() -> None:
     engine = Engine(1)
     submit(engine, "a")
