@@ -39,11 +39,16 @@ Delivery = Literal["push", "none"]
 
 
 class Batch:
-    """Tasks that will travel in one `SubmitTasks`."""
+    """Tasks that will travel in one `SubmitTasks`.
 
-    __slots__ = ("delivery", "functions", "needs_exit", "options", "size_bytes", "tasks")
+    Its request id is given out when it is begun, not when it is sent. So it is lower than that of a question about one
+    of its tasks, and what goes over another socket in the order of the ids goes in the order of the calls.
+    """
 
-    def __init__(self, options: TaskOptions, delivery: Delivery, needs_exit: bool) -> None:
+    __slots__ = ("delivery", "functions", "needs_exit", "options", "request_id", "size_bytes", "tasks")
+
+    def __init__(self, request_id: int, options: TaskOptions, delivery: Delivery, needs_exit: bool) -> None:
+        self.request_id = request_id
         self.options = options
         self.delivery = delivery
         self.needs_exit = needs_exit
@@ -138,7 +143,7 @@ class Outbox:
                 or batch.needs_exit is not needs_exit
             ):
                 self._close_batch()
-                batch = self._batch = Batch(options, delivery, needs_exit)
+                batch = self._batch = Batch(next(self._request_ids), options, delivery, needs_exit)
             key = request.function_key
             if key and key not in batch.functions:
                 batch.functions[key] = function
@@ -184,7 +189,7 @@ class Outbox:
             # Before everything added later: a question must not find a result that was taken already.
             frames.append(encode_frame(ResultsReceived(sequence=received)))
         if batch is not None:
-            frames.append(self._encode(next(self._request_ids), batch))
+            frames.append(self._encode(batch))
         if frames:
             # First queued, then forgotten: after an interrupt between the two it is sent twice, which is allowed, since
             # tasks have ids. The other order would lose it.
@@ -200,12 +205,12 @@ class Outbox:
             if len(data) > SMALL_FUNCTION_BYTES:
                 self._known_functions.add(key)
 
-    def _encode(self, request_id: int, batch: Batch) -> bytearray:
+    def _encode(self, batch: Batch) -> bytearray:
         functions = {key: data for key, data in batch.functions.items() if key not in self._known_functions}
-        self.unanswered[request_id] = batch
+        self.unanswered[batch.request_id] = batch
         return encode_frame(
             SubmitTasks(
-                request_id=request_id,
+                request_id=batch.request_id,
                 tasks=batch.tasks,
                 functions=functions,
                 options=batch.options,
@@ -259,7 +264,7 @@ class Outbox:
         with self._lock, successor._lock:
             frames, unanswered, requests = successor._frames, dict(self.unanswered), self._pending.requests
             if self._batch is not None:
-                unanswered[next(self._request_ids)] = self._batch
+                unanswered[self._batch.request_id] = self._batch
             for batch in unanswered.values():
                 if batch.delivery == "push":
                     # Nobody wants the others any more; they may have been refused at the last moment.
@@ -278,7 +283,7 @@ class Outbox:
                 request = requests.get(request_id)
                 if request_id in unanswered:
                     if unanswered[request_id].tasks:
-                        frames.append(successor._encode(request_id, unanswered[request_id]))
+                        frames.append(successor._encode(unanswered[request_id]))
                         successor._know_large(unanswered[request_id])
                 elif request is not None and not request.is_done():
                     frames.append(encode_frame(request.ask_again(now, successor)))

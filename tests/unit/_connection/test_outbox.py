@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from palpable._connection.outbox import BATCH_MAX_TASKS, SMALL_FUNCTION_BYTES, Outbox
+from palpable._connection.pending import Pending
+from palpable._connection.waiting import Request
 from palpable._wire.framing import FrameReader
 from palpable._wire.messages import (
+    CancelTasks,
     ClientRequest,
     GetStatus,
     ResultsReceived,
@@ -187,3 +190,14 @@ def test_what_another_thread_adds_while_one_sends_is_sent_by_that_one() -> None:
 
     outbox.flush(send, None)
     assert [message.request_id for message in wire.messages] == [1, 2]
+
+
+def test_over_another_socket_a_question_goes_after_the_task_that_was_submitted_before_it() -> None:
+    pending = Pending()
+    outbox, successor, wire = Outbox(pending), Outbox(pending), Wire()
+    outbox.add_task(_task(1), b"", OPTIONS, "none")  # waits for others, and leaves with the question
+    request = Request(outbox.new_request_id())
+    outbox.ask(request, CancelTasks(request_id=request.request_id, task_ids=["t1"]))
+    outbox.hand_over(successor, now=0.0)
+    successor.flush(wire.send, None)
+    assert [type(message) for message in wire.messages] == [SubmitTasks, CancelTasks]
