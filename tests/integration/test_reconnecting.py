@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from palpable import AsyncClient, Client, RunFunction, Server, ServerUnreachable, TaskKilledByQuitSignal
+from palpable import AsyncClient, Client, RunFunction, Server, ServerUnreachable, TaskKilledByQuitSignal, TaskLost
 from support import tasks
 from support.cutting_proxy import CuttingProxy
 from support.scripts import run_script
@@ -208,6 +208,29 @@ def test_a_map_goes_on_after_its_durable_server_was_killed_and_started_again(tmp
             wait_until(lambda: called == [held])
     assert done == [2 * number for number in range(10)]
     assert found == [[2 * number for number in range(200)]]
+
+
+def test_what_is_submitted_while_a_durable_server_stops_runs_on_the_next_one(tmp_path: Path) -> None:
+    def hold_on_stubbornly(folder: str) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that the server needs its grace time to stop
+        tasks.block(folder)
+
+    with Client(str(tmp_path / "server.sock"), None, b"of this test") as client:
+        with _durable_server(tmp_path) as server:
+            stubborn = client.options(at_most_once=True).submit(hold_on_stubbornly, str(tmp_path))
+            wait_until((tmp_path / "blocked").exists)
+            server.stop()
+            wait_until(lambda: not (tmp_path / "server.sock").exists())  # it listens no more, and its tasks are ended
+            future, unwanted = client.submit(tasks.double, 4), client.submit(tasks.block, str(tmp_path), "unwanted")
+            answers: list[bool] = []
+            cancelling = threading.Thread(target=lambda: answers.append(client.cancel(unwanted.task_id)))
+            cancelling.start()
+        with _durable_server(tmp_path):
+            assert future.result(40) == 8
+            with pytest.raises(TaskLost):
+                stubborn.result(40)
+            cancelling.join(40)
+            assert answers == [True], "a cancel of what was passed over must not be told that there is no such task"
 
 
 def test_an_asyncio_client_goes_on_with_its_durable_server(tmp_path: Path) -> None:

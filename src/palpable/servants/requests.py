@@ -45,6 +45,8 @@ from palpable.servants.manager import Manager
 from palpable.servants.reports import info_of
 from palpable.servants.submissions import Submissions
 
+NOT_OF_TASKS = (ResultsReceived, EndWait, StopReading, DrainServer, GetStatus, QuitServer)
+
 
 class Requests:
     """Answers requests.
@@ -83,7 +85,15 @@ class Requests:
         }
 
     def handle(self, peer: Peer, request: Any) -> None:
-        """Do what the peer asks."""
+        """Do what the peer asks.
+
+        A durable server that is stopping says nothing of tasks any more: it closes the connection in a moment. To a
+        client that connects again this is a break like others, and it submits, and asks, the next server. A refusal
+        would be the end of the matter, and what is asked after a submission that was passed over would be answered as
+        if there had been none.
+        """
+        if self.manager.engine.is_stopping and self.manager.store is not None and type(request) not in NOT_OF_TASKS:
+            return
         self._handlers[type(request)](peer, request)
 
     def disconnected(self, peer: Peer) -> None:

@@ -36,11 +36,7 @@ class Submissions:
         self._looked_at = 0.0
 
     def submit(self, peer: Peer, request: SubmitTasks) -> None:
-        """Accept the tasks, or refuse them as a whole.
-
-        Tasks that are all known are accepted also while nothing new is: a client that submits again what was accepted,
-        since the connection broke before it was told, must not be told the contrary.
-        """
+        """Accept the tasks, or refuse them as a whole."""
         manager = self._manager
         options, known = filled_in(request.options, manager.settings.task_options), manager.engine.tasks
         # What was accepted stays so, also when its client was not told, and submits it again to a server that drains.
@@ -132,9 +128,6 @@ class Submissions:
 
     def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
         manager = self._manager
-        are_known = all(task.task_id in manager.engine.tasks for task in request.tasks)
-        if are_known and not manager.engine.is_stopping:
-            return None
         refusal = _out_of_range(request.options) or self.reason_to_refuse()
         if refusal is not None:
             return refusal
