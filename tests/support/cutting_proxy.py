@@ -33,7 +33,8 @@ class CuttingProxy:
         self.to_client: Decide = lambda data: None
         self._server_address = server_address
         self._lock = threading.Lock()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._pairs: dict[tuple[socket.socket, socket.socket], int] = {}
+        """Each with the number of its threads."""
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(self._family, socket.SOCK_STREAM)
 
@@ -55,9 +56,6 @@ class CuttingProxy:
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive()
-        for pair in self._pairs:
-            for sock in pair:
-                sock.close()
         self._listener.close()
         if isinstance(self.address, str):
             Path(self.address).unlink()
@@ -98,7 +96,7 @@ class CuttingProxy:
                 continue
             pair = (near, far)
             with self._lock:
-                self._pairs.append(pair)
+                self._pairs[pair] = 2
             self._start(self._pass_on, pair, near, far, lambda data: self.to_server(data))
             self._start(self._pass_on, pair, far, near, lambda data: self.to_client(data))
 
@@ -115,6 +113,12 @@ class CuttingProxy:
                     break
                 target.sendall(data)
         self._cut(pair)
+        with self._lock:
+            self._pairs[pair] -= 1
+            if not self._pairs[pair]:
+                del self._pairs[pair]
+                for sock in pair:
+                    sock.close()
 
     def _cut(self, pair: tuple[socket.socket, socket.socket]) -> None:
         for sock in pair:

@@ -13,18 +13,22 @@ from pathlib import Path
 
 from palpable import Client
 from palpable._zygote.leftovers import SERVER_VARIABLE
+from palpable.units.task_options import Isolation
 from stress.storm.answers import answer_of_result
+from stress.storm.behaviours import perform
 from stress.storm.client_record import ClientRecord
 from stress.storm.event_log import read_events
+from stress.storm.job import Job
 from stress.storm.server_keeper import ServerKeeper
 
 UNFINISHED_STATES = ("scheduled", "ready", "running", "retrying")
 END_SECONDS = 60.0
 """Without faults and clients, all that is left has ended within this time."""
+ISOLATIONS: tuple[Isolation, ...] = ("task", "worker")
 GONE_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 0.05
-SPARE_DESCRIPTORS = 8
-"""So many more than a fresh server may one hold that has served: log files, idle processes forked ahead."""
+SPARE_DESCRIPTORS = 6
+"""So many more than a fresh server may one hold that has served: idle processes that are forked ahead come and go."""
 STORM_VARIABLE = "PALPABLE_STORM"
 """In the environment of everything that a storm starts."""
 
@@ -69,10 +73,11 @@ def descriptors_of(pid: int) -> Counter[str]:
     return kinds
 
 
-def compare_with_a_fresh_server(keeper: ServerKeeper) -> Iterator[str]:
-    """Start the server again, and yield what the old one held that the new one does not."""
+def compare_with_a_fresh_server(keeper: ServerKeeper, folder: Path) -> Iterator[str]:
+    """Start the server again, and yield what the old one held that the new one does not, after the same little work."""
     old, fresh = keeper.process, None
     assert old is not None
+    _exercise(keeper, folder)
     held = _settled(old.pid)
     code = keeper.end()
     if code != 0:
@@ -80,9 +85,19 @@ def compare_with_a_fresh_server(keeper: ServerKeeper) -> Iterator[str]:
     keeper.start()
     fresh = keeper.process
     assert fresh is not None
+    _exercise(keeper, folder)
     allowed = _settled(fresh.pid)
     if held.total() > allowed.total() + SPARE_DESCRIPTORS:
         yield f"a server holds {held.total()} file descriptors, a fresh one {allowed.total()}: {dict(held - allowed)}"
+
+
+def _exercise(keeper: ServerKeeper, folder: Path) -> None:
+    """Have a server run a little of everything, so that what it keeps for the next time is there."""
+    with Client(keeper.address, "AF_UNIX", (folder / "authkey").read_bytes()) as client:
+        pid = client.get_status()["pid"]
+        for isolation in ISOLATIONS:
+            jobs = [Job(str(folder), f"exercise-{pid}-{isolation}-{number}", "quick") for number in range(40)]
+            client.options(isolation=isolation).map(perform, jobs)
 
 
 def _settled(pid: int) -> Counter[str]:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stress.storm.client_crew import ClientCrew
-from stress.storm.cutting_proxy import CuttingProxy
 from stress.storm.event_log import EventLog
 from stress.storm.server_keeper import ServerKeeper
 from stress.storm.small_disk import SmallDisk
+from support.cutting_proxy import CuttingProxy
 
 
 class Theatre(NamedTuple):
@@ -95,8 +95,13 @@ def stop_server_for_a_moment(theatre: Theatre, rng: random.Random) -> dict[str, 
 
 
 def cut_connections(theatre: Theatre, rng: random.Random) -> dict[str, Any] | None:
-    """End the connections of clients in the middle of frames."""
-    return {"connections": theatre.proxy.cut(rng)}
+    """For a moment, cut every connection in what passes next, in one direction, at any byte of it."""
+    proxy, before = theatre.proxy, theatre.proxy.cuts
+    way = rng.choice(("to_server", "to_client"))
+    setattr(proxy, way, lambda data: rng.randrange(len(data) + 1))
+    time.sleep(rng.uniform(0.05, 0.3))
+    setattr(proxy, way, lambda data: None)
+    return {"way": way, "cuts": proxy.cuts - before}
 
 
 def fill_disk(theatre: Theatre, rng: random.Random) -> dict[str, Any] | None:

@@ -19,7 +19,6 @@ from palpable import Client
 from stress.storm import aftermath
 from stress.storm.checker import check
 from stress.storm.client_crew import ClientCrew
-from stress.storm.cutting_proxy import CuttingProxy
 from stress.storm.event_log import EventLog
 from stress.storm.faults import Theatre
 from stress.storm.finding import Finding
@@ -28,6 +27,7 @@ from stress.storm.nemesis import Nemesis
 from stress.storm.report import Run, make_report
 from stress.storm.server_keeper import ServerKeeper
 from stress.storm.small_disk import SmallDisk
+from support.cutting_proxy import CuttingProxy
 
 
 class Storm:
@@ -47,6 +47,7 @@ class Storm:
         self._seed, self._kills, self._clients = seed, kills, clients
         self._most_seconds, self._mean_pause_seconds = most_seconds, mean_pause_seconds
         self._mark = secrets.token_hex(8)
+        self._authkey = secrets.token_bytes(32)
 
     def run(self) -> tuple[str, list[Finding]]:
         """Return the report and the findings. Whatever was started is ended, also after an error."""
@@ -61,8 +62,8 @@ class Storm:
             keeper = ServerKeeper(self.folder, store_path, log)
             stack.callback(self._end_for_good, keeper)
             keeper.start()
-            proxy = stack.enter_context(CuttingProxy(self.folder / "proxy.sock", keeper.address))
-            crew = ClientCrew(self.folder, self._seed, [keeper.address, proxy.path], self._clients)
+            proxy = stack.enter_context(CuttingProxy(self.folder, keeper.address))
+            crew = ClientCrew(self.folder, self._seed, [keeper.address, str(proxy.address)], self._clients)
             stack.callback(crew.close)
             nemesis = Nemesis(Theatre(keeper, crew, proxy, disk, log), self._seed, self._mean_pause_seconds)
             crew.start()
@@ -79,13 +80,13 @@ class Storm:
     def _make_folders(self) -> None:
         for name in ("locks", "logs", "tmp"):
             (self.folder / name).mkdir()
-        (self.folder / "authkey").write_bytes(secrets.token_bytes(32))
+        (self.folder / "authkey").write_bytes(self._authkey)
         os.environ[aftermath.STORM_VARIABLE] = self._mark
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder / "tmp")
 
     def _ask(self, keeper: ServerKeeper, store_path: Path) -> list[str]:
         """The clients are done: ask the server about everything."""
-        with Client(keeper.address, "AF_UNIX", (self.folder / "authkey").read_bytes()) as client:
+        with Client(keeper.address, "AF_UNIX", self._authkey) as client:
             problems = list(aftermath.wait_for_the_last(client))
             counts = aftermath.ask_for_everything(client, self.folder)
             with closing(sqlite3.connect(f"file:{store_path}?mode=ro", uri=True)) as connection:
@@ -96,7 +97,7 @@ class Storm:
 
     def _end(self, keeper: ServerKeeper, store_path: Path) -> list[str]:
         """End the server, and look for what is left."""
-        problems = list(aftermath.compare_with_a_fresh_server(keeper))
+        problems = list(aftermath.compare_with_a_fresh_server(keeper, self.folder))
         code = keeper.end()
         if code != 0:
             problems.append(f"the last server ended with exit code {code}")
