@@ -103,7 +103,7 @@ class Journal:
         return self._last_cut + 1 if self._dirty else self._last_cut
 
     async def wait_idle(self) -> None:
-        """Return when everything marked is on disk, or the store is full."""
+        """Return when everything marked is on disk, or can't be written."""
         await self._idle.wait()
 
     async def close(self) -> None:
@@ -194,6 +194,7 @@ class Journal:
         self._on_committed()
 
     def _not_written(self, batch: Batch, error: Exception) -> None:
+        self._idle.set()
         if not isinstance(error, StoreFull):
             self._on_broken(error)
             return
@@ -210,7 +211,6 @@ class Journal:
             self._outputs.unsave(task.task_id)
         self._forgotten += self._cut_forgotten
         self._is_due = True
-        self._idle.set()
         self.is_full = True
         self._on_full()
         self._loop.call_later(FULL_RETRY_SECONDS, self._cut)

@@ -173,6 +173,7 @@ class Manager(Servant):
         """Write what is unwritten, if there is room, and close the store."""
         if self.journal is not None:
             journal, self.journal = self.journal, None
+            await journal.wait_idle()  # clients may have said until the end what they hold
             await journal.close()
         elif self.store is not None:
             self.store.close()
