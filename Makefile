@@ -1,8 +1,9 @@
 # The front door. Every target makes the environment it needs; only python3, make and a package index are asked for.
 #
 #   make demo    the main job on real input: a census of Python's own standard library, a process per file
-#   make test    lint, types, the whole test suite, then its quick part on the other Pythons of this machine
+#   make test    lint, types, docs, the whole test suite, then its quick part on the other Pythons of this machine
 #   make storm   500 kills of server, zygotes, tasks and clients, and a check of what everybody was told
+#   make docs    the user guide and reference, in build/docs/index.html
 #   make check   lint and types only          make bench   Palpable beside its peers (takes long)
 
 PYTHON ?= $(shell sh tools/find-python)
@@ -13,12 +14,12 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 STORM_ARGS ?=
 
-.PHONY: demo test test-quick test-other-pythons lint types format check bench storm clean
+.PHONY: demo test test-quick lint types format check docs bench storm clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/stdlib_census.py
 
-test: lint types
+test: lint types docs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	$(BIN)/python tools/other_pythons.py
 
@@ -42,6 +43,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 
 check: lint types
+
+# Every warning is an error. All pages are read anew, since a docstring may have changed.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -d build/docs-doctrees docs build/docs
 
 # Ends within an hour. The seed is printed; with it the same faults come again: make storm STORM_ARGS="--seed 7 --kills 50"
 storm: $(VENV)/.test
@@ -72,4 +77,8 @@ $(VENV)/.test: $(VENV)/.runtime
 
 $(VENV)/.dev: $(VENV)/.test
 	$(PIP) install -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(PIP) install -c constraints.txt --group docs
 	@touch $@

@@ -3,7 +3,7 @@
 By the letter of its documentation, with these differences from `ProcessPoolExecutor`:
 
 * A process that dies fails its own task, with `TaskCrashed` (a `BrokenProcessPool`), and nothing else: the pool goes
-on.
+  on.
 * `cancel` of a future also ends a task that runs. `shutdown(cancel_futures=True)` leaves those that run alone.
 * What tasks print is kept with the task (`future.logs()`), and does not appear on the terminal.
 * Functions and arguments may be lambdas, closures, and of `__main__`. Tasks may submit tasks and wait for them.

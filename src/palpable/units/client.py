@@ -87,14 +87,9 @@ class Client(_Calls):
         reconnect_seconds: how long to try to connect again, before calls fail with ServerUnreachable. None: a minute if
             the server keeps its tasks on disk; else once, at once, since a server that ended has forgotten them. 0:
             never.
-        options: for all the tasks of this client, if neither the call nor the function says otherwise:
-            isolation: "task", a fresh process for every task, or "worker", processes that run many; None: the server's
-                default.
-            timeout_seconds: what an attempt of a task may take; None: the server's default.
-            priority: higher runs earlier.
-            ends_with_client: cancel the tasks of this client when its connection closes.
-            retries, crash_retries, backoff_seconds, max_backoff_seconds, retry_on: further attempts, see `options`.
-            at_most_once, delay_seconds, at, name, tags: see `options`.
+        **options: for all the tasks of this client, if neither the call nor the function says otherwise: isolation,
+            timeout_seconds, priority, ends_with_client (cancel the tasks of this client when its connection closes),
+            retries and what goes with it, delay_seconds, at, name, tags; each as in `options`.
 
     Raises:
         TypeError, ValueError: a parameter is of the wrong type or out of range; the message names it.
