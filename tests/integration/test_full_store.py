@@ -1,8 +1,13 @@
-"""A full disk under the store: new tasks are refused with a clear error, what runs ends, and it goes on with room."""
+"""A full disk under the store: new tasks are refused with a clear error, what runs ends, and it goes on with room.
+
+A store that can't be written for another reason ends the server.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -60,3 +65,21 @@ def test_a_commit_that_finds_no_room_is_made_up_for_when_there_is(small_disk: Pa
         assert _is_accepted(client)
     with Server(num_workers=1, store=small_disk / "jobs.db") as server, server.client() as client:
         assert {task.state for task in client.tasks()} == {"succeeded"}
+
+
+def test_a_server_that_cannot_keep_its_promises_any_more_ends(tmp_path: Path) -> None:
+    server = Server(logging_folder=tmp_path / "logs", num_workers=1, store=tmp_path / "jobs.db")
+    with server, server.client() as client:
+        kept = client.run_procedure(RunFunction(tasks.double, 4), -1)
+        running = client.submit(tasks.hold, str(tmp_path), "held")
+        wait_until((tmp_path / "held").exists)
+        # As if another server had been started on the file, its lock removed: this one may not write any more.
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+            other.execute("INSERT INTO boots (started_at, pid, version) VALUES (0, 1, '')")
+        client.submit(tasks.double, 1)
+        wait_until(lambda: server.pid is None, timeout_seconds=30)
+        assert not running.done(), "nobody was told what could not be kept"
+    assert kept.data == 8
+    with Server(num_workers=1, store=tmp_path / "jobs.db") as server, server.client() as client:
+        (tmp_path / "held.go").touch()
+        assert client.result(running.task_id, 30) == "held"

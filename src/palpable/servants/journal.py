@@ -64,6 +64,7 @@ class Journal:
         self.committed = 0
         """All batches up to this number are on disk."""
         self.is_full = False
+        self._is_broken = False
         self._outputs = outputs
         self._function_of = function_of
         self._rows = rows
@@ -116,7 +117,7 @@ class Journal:
 
     def _flush_soon(self) -> None:
         # At the end of this turn of the event loop: what else comes in it goes along.
-        if not self._is_due:
+        if not self._is_due and not self._is_broken:
             self._is_due = True
             self._idle.clear()
             if not self._is_writing:
@@ -196,6 +197,7 @@ class Journal:
     def _not_written(self, batch: Batch, error: Exception) -> None:
         self._idle.set()
         if not isinstance(error, StoreFull):
+            self._is_broken = True
             self._on_broken(error)
             return
         # Everything in it is due again, as it will stand then.
