@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat
 from typing import Any, cast
 
 from palpable._connection.address import Address
@@ -198,6 +200,25 @@ async def open_link(address: Address, authkey: bytes, tls: Tls = None) -> AsyncL
     return link
 
 
+async def _connected_unix(path: str) -> socket.socket:
+    """Return a connected socket; wait for our turn while more wait to be accepted than the server's queue holds."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        for wait_seconds in chain((0.001, 0.003, 0.01, 0.03), repeat(0.1)):
+            try:
+                sock.connect(path)
+                break
+            except BlockingIOError:
+                # The queue is full, and nothing tells when it no longer is: a Unix socket that does not block is not
+                # connected later, as one of TCP is, but not at all. (`loop.sock_connect` takes it for connected.)
+                await asyncio.sleep(wait_seconds)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
 async def _open(
     address: Address, authkey: bytes, context: ssl.SSLContext | None, pinned: set[bytes] | None = None
 ) -> AsyncLink | None:
@@ -206,7 +227,7 @@ async def _open(
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             if address.path:
-                await loop.create_unix_connection(lambda: link, address.path)
+                await loop.create_unix_connection(lambda: link, sock=await _connected_unix(address.path))
             else:
                 await loop.create_connection(
                     lambda: link,

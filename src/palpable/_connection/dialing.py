@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 import time
 from typing import Any
 
@@ -114,8 +115,7 @@ def _open(address: Address) -> socket.socket:
     try:
         if address.path:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(address.path)
+            _connect_unix(sock, address.path)
         else:
             sock = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
             # Frames are whole and sent at once; to hold one back for the next would only delay it.
@@ -129,6 +129,19 @@ def _open(address: Address) -> socket.socket:
         if isinstance(error, OSError):
             raise unreachable(address, error) from None
         raise
+
+
+def _connect_unix(sock: socket.socket, path: str) -> None:
+    """Connect, and wait for our turn while more wait to be accepted than the server's queue holds."""
+    # With a timeout of Python's, `connect` would not wait but fail at once (EAGAIN): the kernel waits for room in the
+    # queue of a Unix socket only while it blocks, and this is the timeout that it knows.
+    if hasattr(socket, "SO_SNDTIMEO"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(CONNECT_SECONDS), 0))
+        sock.connect(path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
+    else:
+        sock.connect(path)
+    sock.settimeout(CONNECT_SECONDS)
 
 
 def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:

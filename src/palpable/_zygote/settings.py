@@ -14,6 +14,8 @@ class ZygoteSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     sys_path: list[str]
     """The server's own: what the server could import, a task can."""
     cwd: str
+    files_max: int = 0
+    """The soft limit on open files, for the zygote and its tasks; 0: the server's own."""
     preload: list[str] = []
     """Modules to import before the first fork."""
     refused: dict[str, str] = {}

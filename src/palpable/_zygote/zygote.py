@@ -19,7 +19,7 @@ import time
 from _socket import SCM_RIGHTS, SOL_SOCKET, socket, socketpair  # without the enums of `socket`: cheaper
 from collections.abc import Set
 from importlib import import_module
-from resource import RLIMIT_NOFILE, getrlimit
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any, NoReturn
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -76,6 +76,8 @@ def main(control_fd: int, settings_fd: int) -> NoReturn:
     settings = _read_settings(control_fd if settings_fd < 0 else settings_fd)
     if settings_fd >= 0:
         os.close(settings_fd)
+    if settings.files_max:
+        setrlimit(RLIMIT_NOFILE, (settings.files_max, getrlimit(RLIMIT_NOFILE)[1]))
     sys.path[:] = settings.sys_path
     sys.argv = [""]
     os.chdir(settings.cwd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections import deque
 from typing import Any, cast
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -26,7 +27,9 @@ logger = logging.getLogger("palpable.server")
 HOLD_SECONDS = 0.001
 """How long an acceptance may wait for a result to travel with: a client that waits for that is woken once then."""
 HANDSHAKES_MAX = 256
-"""Connections that have not proven themselves yet, at a time; the next one is closed at once."""
+"""Handshakes at a time. Who comes then waits for its turn, unread, and its five seconds begin with that."""
+WAITING_MAX = 4096
+"""Who wait for that; the next one is closed at once. All clients of a server come together when it has come back."""
 
 
 class Admission:
@@ -39,13 +42,35 @@ class Admission:
         self.requests = requests
         self.limit_bytes = limit
         self.sessions: set[ClientSession] = set()
-        self.handshakes = 0
+        self._handshakes = 0
+        self._waiting: deque[ClientSession] = deque()
         self._last_id = 0
         self._emptied = asyncio.Event()
 
     def next_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+    def arrive(self, session: ClientSession) -> None:
+        """A connection is made: it may begin, or waits for its turn, or is one too many."""
+        self.sessions.add(session)
+        if self._handshakes < HANDSHAKES_MAX:
+            self._handshakes += 1
+            session.begin()
+        elif len(self._waiting) < WAITING_MAX:
+            self._waiting.append(session)
+            session.wait()
+        else:
+            session.abort()
+
+    def handshake_over(self) -> None:
+        """A handshake has ended, in any way: whose turn is it now?"""
+        self._handshakes -= 1
+        while self._waiting and self._handshakes < HANDSHAKES_MAX:
+            session = self._waiting.popleft()
+            if session in self.sessions:  # else it has gone meanwhile
+                self._handshakes += 1
+                session.begin()
 
     def leave(self, session: ClientSession) -> None:
         """The connection is gone."""
@@ -76,6 +101,7 @@ class ClientSession(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._received_bytes = 0
+        self._is_waiting = False
         self._held = bytearray()
         """Acceptances that wait for a result to travel with."""
         self._is_timer_set = False
@@ -84,12 +110,7 @@ class ClientSession(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._admission.sessions.add(self)
-        self._admission.handshakes += 1
-        if self._admission.handshakes > HANDSHAKES_MAX:
-            self._transport.abort()
-            return
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self._transport.abort)
+        self._admission.arrive(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -112,9 +133,30 @@ class ClientSession(asyncio.Protocol):
         self._admission.leave(self)
         self._transport = None
         if self._handshake is not None:
-            self._end_handshake()
+            if self._deadline is not None:  # it had begun
+                self._end_handshake()
         else:
             self._admission.requests.disconnected(self)
+
+    # --- called by the admission ---
+
+    def wait(self) -> None:
+        """Read nothing, for the time being."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._is_waiting = True
+
+    def begin(self) -> None:
+        """The handshake may begin, and has its time."""
+        if self._transport is not None:
+            self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self._transport.abort)
+            if self._is_waiting:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # --- the rest ---
 
@@ -139,9 +181,9 @@ class ClientSession(asyncio.Protocol):
 
     def _end_handshake(self) -> None:
         self._handshake = None
-        self._admission.handshakes -= 1
         if self._deadline is not None:
             self._deadline.cancel()
+        self._admission.handshake_over()
 
     def _serve(self, requests: list[Any]) -> None:
         for request in requests:

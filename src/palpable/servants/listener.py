@@ -15,7 +15,7 @@ import stat
 
 from palpable.servants.settings import ServerSettings
 
-BACKLOG = 1024
+BACKLOG = 4096
 
 
 def open_listener(settings: ServerSettings) -> socket.socket:

@@ -25,6 +25,7 @@ from palpable.servants.client_session import Admission, ClientSession
 from palpable.servants.listener import open_listener, tls_context
 from palpable.servants.log_files import LogFiles
 from palpable.servants.manager import Manager
+from palpable.servants.open_files import allow_many_files
 from palpable.servants.requests import Requests
 from palpable.servants.settings import ServerSettings
 from palpable.servants.submissions import Submissions
@@ -92,6 +93,7 @@ class ServerLoop:
     async def _run(self, on_listening: Callable[[Any], None], on_recovering: Callable[[int], None]) -> None:
         settings = self.settings
         become_subreaper()
+        self._task_files = allow_many_files()
         context = tls_context(settings)
         listener = open_listener(settings)
         self.address = settings.address if settings.family == "AF_UNIX" else listener.getsockname()[:2]
@@ -185,6 +187,7 @@ class ServerLoop:
             sys_path=self.settings.sys_path,
             cwd=os.getcwd(),
             preload=preload,
+            files_max=self._task_files,
         )
 
     def _info(self) -> dict[str, Any]:
