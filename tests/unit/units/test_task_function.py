@@ -127,7 +127,9 @@ def test_options_of_the_call_win_over_those_of_the_function_one_by_one() -> None
 
 
 def test_a_default_that_is_set_nearer_wins() -> None:
-    assert client_levels({}).nearer({"retries": 0, "name": None}).of(tasks.treble) == TaskOptions(timeout_seconds=30.0)
+    assert client_levels({}).nearer({"retries": 0, "name": None}).of(tasks.treble) == TaskOptions(
+        timeout_seconds=30.0, set_to_default=("retries",)
+    )
     assert client_levels({"retries": 9}).of(tasks.treble.options(retries=None)) == TaskOptions(
         timeout_seconds=30.0, name="treble it"
     )
@@ -219,7 +221,7 @@ def test_every_call_of_an_async_client_uses_them(fake_server: FakeServer) -> Non
     assert asyncio.run(use()) == [6, 6, [6], [6], 6]
     *others, last = options_received(fake_server)
     assert others == [TaskOptions(retries=2, timeout_seconds=30.0, name="treble it")] * 4
-    assert last == TaskOptions(timeout_seconds=30.0, name="treble it", priority=1)
+    assert last == TaskOptions(timeout_seconds=30.0, name="treble it", priority=1, set_to_default=("retries",))
 
 
 @pytest.mark.parametrize("isolation", ["task", "worker"])
