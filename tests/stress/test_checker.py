@@ -344,6 +344,14 @@ def _overtake_a_dearer_one(plot: Plot) -> None:
     dearer.started_at, dearer.finished_at = UTC + 10.15, UTC + 10.3
 
 
+def _fail_a_start(plot: Plot) -> None:
+    plot.history.failed_starts.append({"why": "the store is damaged"})
+
+
+def _end_badly(plot: Plot) -> None:
+    plot.strike("end server", 50.0, exit_code=1, was_killed=False)
+
+
 def _leave_something(plot: Plot) -> None:
     plot.history.aftermath.append("process 7: sleep 100")
 
@@ -393,6 +401,8 @@ PLANTED: list[tuple[Callable[[Plot], None], str]] = [
     (_lose_a_followup, "a follow-up is lost"),
     (_overtake_an_older_one, "a task was overtaken"),
     (_overtake_a_dearer_one, "a task was overtaken"),
+    (_fail_a_start, "a server did not start"),
+    (_end_badly, "a server did not end as it was told"),
     (_leave_something, "something is left"),
     (_damage_the_store, "the store is damaged"),
 ]

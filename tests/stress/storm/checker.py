@@ -7,6 +7,7 @@ from stress.storm.history import History
 from stress.storm.rules_of_answers import check_answers
 from stress.storm.rules_of_attempts import check_attempts
 from stress.storm.rules_of_order import check_order
+from stress.storm.rules_of_servers import check_servers
 
 
 def check(history: History) -> list[Finding]:
@@ -14,6 +15,7 @@ def check(history: History) -> list[Finding]:
     return [
         *(Finding("the store is damaged", problem) for problem in history.file.problems),
         *(Finding("something is left", what) for what in history.aftermath),
+        *check_servers(history),
         *check_answers(history),
         *check_attempts(history),
         *check_order(history),

@@ -61,12 +61,13 @@ def kill_server(theatre: Theatre, rng: random.Random) -> dict[str, Any] | None:
 
 
 def end_server(theatre: Theatre, rng: random.Random) -> dict[str, Any] | None:
-    """Tell the server to stop, once or twice, and start it again."""
+    """Tell the server to stop, once or twice, and start it again; sometimes kill it while it does."""
     signals = rng.choice((1, 1, 2))
+    kill_after_seconds = rng.uniform(0.0, 0.8) if rng.random() < 0.25 else None
     process = theatre.keeper.process
-    code = theatre.keeper.end(signals)
+    code, was_killed = theatre.keeper.end(signals, kill_after_seconds)
     theatre.keeper.start()
-    return {"pids": [process.pid if process else 0], "signals": signals, "exit_code": code}
+    return {"pids": [process.pid if process else 0], "signals": signals, "exit_code": code, "was_killed": was_killed}
 
 
 def kill_zygote(theatre: Theatre, rng: random.Random) -> dict[str, Any] | None:

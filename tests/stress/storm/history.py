@@ -73,6 +73,7 @@ class History:
     crashed: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     faults: list[Fault] = field(default_factory=list)
     server_starts: list[Event] = field(default_factory=list)
+    failed_starts: list[Event] = field(default_factory=list)
     client_failures: list[str] = field(default_factory=list)
     file: StoredFile = field(default_factory=StoredFile)
     utc_offset: float = 0.0
@@ -150,6 +151,8 @@ def read_history(folder: Path, store_path: Path) -> History:
             history.faults.append(Fault(event["fault"], event["from"], event["to"], event))
         elif event["event"] == "server up":
             history.server_starts.append(event)
+        elif event["event"] == "start failed":
+            history.failed_starts.append(event)
         elif event["event"] == "aftermath":
             history.aftermath.append(event["what"])
     return history

@@ -98,7 +98,7 @@ class Storm:
     def _end(self, keeper: ServerKeeper, store_path: Path) -> list[str]:
         """End the server, and look for what is left."""
         problems = list(aftermath.compare_with_a_fresh_server(keeper, self.folder))
-        code = keeper.end()
+        code, _ = keeper.end()
         if code != 0:
             problems.append(f"the last server ended with exit code {code}")
         with closing(sqlite3.connect(f"file:{store_path}?mode=ro", uri=True)) as connection:

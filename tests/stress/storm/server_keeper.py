@@ -112,24 +112,25 @@ class ServerKeeper:
         self.bury()
         return process.pid if process is not None else None
 
-    def end(self, signals: int = 1) -> int | None:
-        """Tell the server to stop, by so many SIGTERMs; return its exit code, None if it did not end.
+    def end(self, signals: int = 1, kill_after_seconds: float | None = None) -> tuple[int | None, bool]:
+        """Tell the server to stop, by so many SIGTERMs; return its exit code, and whether it was killed as planned.
 
-        One that does not end is killed.
+        Args:
+            kill_after_seconds: kill it, if it has not ended by then. None: wait longer than it may take.
         """
         process, server = self.process, self._server
         assert process is not None and server is not None
         for _ in range(signals):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.05)
-        deadline = time.monotonic() + END_SECONDS
+        deadline = time.monotonic() + (END_SECONDS if kill_after_seconds is None else kill_after_seconds)
         while server.pid is not None and time.monotonic() < deadline:
             time.sleep(0.01)
         code = server._process.poll() if server._process is not None else None
         if code is None:
             process.send_signal(signal.SIGKILL)
         self.bury()
-        return code
+        return code, code is None and kill_after_seconds is not None
 
     def bury(self) -> None:
         """The server process has ended or is about to: wait for that, and remove what was made for it."""
