@@ -6,7 +6,7 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
@@ -42,6 +42,14 @@ def answer_of(call: Callable[[], Any]) -> tuple[str, Any]:
     """
     try:
         return "succeeded", call()
+    except BaseException as error:
+        return _of_error(error)
+
+
+async def awaited_answer_of(said: Awaitable[Any]) -> tuple[str, Any]:
+    """Return the same for what is awaited. Raises as `answer_of`."""
+    try:
+        return "succeeded", await said
     except BaseException as error:
         return _of_error(error)
 

@@ -9,6 +9,7 @@ next process of its name when it was killed.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from palpable import Client
 from palpable.units.task_exceptions import ServerUnreachable
+from stress.storm import async_actions
 from stress.storm.client_actions import Actions
 from stress.storm.client_record import ClientRecord, Unanswered
 from stress.storm.job import Job
@@ -34,6 +36,7 @@ class ClientProcess:
 
     def __init__(self, folder: Path, name: str, seed: str, addresses: list[str]) -> None:
         self._folder = folder
+        self._name = name
         self._rng = random.Random(seed)
         self._addresses = addresses
         self._authkey = (folder / "authkey").read_bytes()
@@ -45,6 +48,16 @@ class ClientProcess:
     def run(self) -> int:
         """Work; return the exit code."""
         self._record.log.write("born", reconnects=self._reconnects)
+        in_asyncio = threading.Thread(target=self._work_in_asyncio)
+        in_asyncio.start()
+        try:
+            return self._run()
+        finally:
+            in_asyncio.join()
+            if self._failures:
+                raise self._failures[0]
+
+    def _run(self) -> int:
         while not self._failures:
             with self._make_client() as client:
                 try:
@@ -56,11 +69,21 @@ class ClientProcess:
                         return 0
                 except ServerUnreachable as error:
                     self._record.log.write("disconnected", why=str(error))
-        raise self._failures[0]
+        return 1
+
+    def _work_in_asyncio(self) -> None:
+        """Use the server by an `AsyncClient`, beside the others."""
+        rng = random.Random(self._rng.random())
+        work = async_actions.work(self._folder, self._name, rng, rng.choice(self._addresses), lambda: self._is_over)
+        try:
+            asyncio.run(work)
+        except BaseException as error:
+            self._record.log.write("client failed", why=repr(error))
+            self._failures.append(error)
 
     @property
     def _is_over(self) -> bool:
-        return (self._folder / "finish").exists()
+        return bool(self._failures) or (self._folder / "finish").exists()
 
     def _make_client(self) -> Client:
         """Return a client that is connected."""
