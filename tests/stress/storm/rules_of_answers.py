@@ -46,7 +46,9 @@ def _no_answer_contradicts_another(task_id: str, told: list[Told], task: StoredT
         first = finals[0]
         if one.answer != first.answer:
             yield Finding("two answers differ", f"{task_id}: {first.answer} by {first.by}, {one.answer} by {one.by}")
-        elif _value(one) != _value(first):
+        # Each job of a chunk has a value of its own.
+        first = next(other for other in finals if other.label == one.label)
+        if _value(one) != _value(first):
             yield Finding("two values differ", f"{task_id}: {first.value} by {first.by}, {one.value} by {one.by}")
         if task is not None and task.finished_at is not None and one.answer != task.outcome:
             yield Finding(
