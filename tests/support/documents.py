@@ -28,7 +28,7 @@ import psutil
 from support.wait import wait_until
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
-NAMED = re.compile(r"`([\w./-]+\.\w+)`:\n+\Z")
+NAMED = re.compile(r"`(\w[\w-]*\.\w+)`:\n+\Z")  # a plain name: a page may speak of `/etc/...`, but writes nothing there
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
