@@ -18,7 +18,7 @@ EXPECTED = sorted((EXAMPLES / "expected").glob("*.txt"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
-def _run(program: Path, *arguments: object) -> str:
+def _run(program: Path, *arguments: object, folder: Path | None = None) -> str:
     runner = ["bash"] if program.suffix == ".sh" else [sys.executable, "-W", "error"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
@@ -27,6 +27,7 @@ def _run(program: Path, *arguments: object) -> str:
         text=True,
         timeout=50,
         env={**os.environ, "PATH": path},
+        cwd=folder,
     )
     report = f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
     assert result.returncode == 0 and not result.stderr, report
@@ -80,4 +81,4 @@ README_PROGRAMS = PROGRAM_AND_OUTPUT.findall((ROOT / "README.md").read_text())
 def test_a_program_in_the_readme_prints_what_stands_below_it(tmp_path: Path, program: str, output: str) -> None:
     path = tmp_path / "program.py"
     path.write_text(program)
-    assert _run(path) == output
+    assert _run(path, folder=tmp_path) == output
