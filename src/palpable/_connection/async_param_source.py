@@ -69,8 +69,14 @@ class AsyncParamSource:
             self._on_news()
 
     async def close(self) -> None:
-        """Read no more. A source that is being waited for is cancelled."""
+        """Read no more. A source that is being waited for is cancelled, and an asynchronous generator is closed.
+
+        Not left to the garbage collector: it may come late, or to a loop that has ended.
+        """
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reader
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await close()
