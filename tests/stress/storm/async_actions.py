@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from palpable import AsyncClient
+from palpable.units.task_exceptions import ServerUnreachable
 from palpable.units.task_options import Isolation
 from stress.storm.answers import REFUSED, UNFINISHED, answer_of_result, awaited_answer_of
 from stress.storm.behaviours import perform
@@ -104,12 +105,26 @@ class AsyncActions:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
+async def _connect(client: AsyncClient) -> None:
+    """Return when it is connected: the first time a client does not wait for its server."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            await client.get_status()
+            return
+        except ServerUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
 async def work(folder: Path, name: str, rng: random.Random, address: str, is_over: Callable[[], bool]) -> None:
     """Settle what a predecessor left, and work until it is over."""
     record = ClientRecord(folder / f"client-{name}a.jsonl", f"{name}a", reconnects=True)
     record.log.write("born", reconnects=True)
     authkey = (folder / "authkey").read_bytes()
     async with AsyncClient(address, "AF_UNIX", authkey, reconnect_seconds=RECONNECT_SECONDS) as client:
+        await _connect(client)
         actions = AsyncActions(client, record, folder, rng)
         for one in record.unanswered():
             await actions.settle(one.label, one.task_id)

@@ -154,7 +154,9 @@ def _the_end_has_a_cause(history: History, task: StoredTask, events: list[Event]
 
 
 def _may_be_cancelled(history: History, task: StoredTask) -> bool:
-    if task.parent_id or any(event["task_id"] == task.task_id for event in history.cancels):
+    if task.parent_id or task.policy.get("ends_with_client"):
+        return True
+    if any(event["task_id"] == task.task_id for event in history.cancels):
         return True
     # A map that fails cancels the rest; so does one whose client is killed in the middle of doing so.
     labels = history.labels_of_task(task.task_id)

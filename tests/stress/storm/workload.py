@@ -68,4 +68,6 @@ def draw_wish(rng: random.Random, folder: str, label: str, *, kinds: tuple[str, 
         options["delay_seconds"] = round(rng.uniform(0.05, 1.0), 3)
     if rng.random() < 0.1 and name == "slow":
         options["crash_retries"] = 2
+    if rng.random() < 0.1 and name in ("slow", "quick"):
+        options["ends_with_client"] = True
     return Wish(Job(folder, label, name, round(rng.uniform(*kind.seconds), 3)), options)
