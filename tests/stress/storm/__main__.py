@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=30.0, help="at most")
-    parser.add_argument("--pause", type=float, default=0.6, help="seconds between two faults, on average")
+    parser.add_argument("--pause", type=float, default=0.3, help="seconds between two faults, on average")
     parser.add_argument("--report", type=Path, help="write the report to this file, too")
     parser.add_argument("--folder", type=Path, help="where the records go; there is none of that name yet")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all records, also of a clean run")
