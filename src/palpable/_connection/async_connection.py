@@ -164,7 +164,7 @@ class AsyncConnection:
         delivery: Delivery = "none" if taker is None else "push"
         link = self._link
         if link.outbox.add_task(request, function, options, delivery, needs_exit, taker) and not link.broken:
-            link.flush()  # a full batch: the server can begin while the next is gathered in this turn of the loop
+            link.flush_batch()
         else:
             self._send()
 

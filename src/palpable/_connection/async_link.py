@@ -42,6 +42,7 @@ class AsyncLink(asyncio.Protocol):
         self._incoming: Incoming | None = None
         self._on_break: Callable[[AsyncLink], None] = lambda link: None
         self._is_flush_due = False
+        self._is_turn_due = False
         self._writable = asyncio.Event()
         self._writable.set()
         self._closed = asyncio.Event()
@@ -122,11 +123,14 @@ class AsyncLink(asyncio.Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the server takes no more now."""
-        return not self._writable.is_set()
+        """Whether to `drain` before more is sent."""
+        return self._is_turn_due or not self._writable.is_set()
 
     async def drain(self) -> None:
-        """Wait while the server takes no more."""
+        """Wait while the server takes no more; and give the loop a turn, if much was sent in this one."""
+        if self._is_turn_due:
+            self._is_turn_due = False
+            await asyncio.sleep(0)
         await self._writable.wait()
 
     def flush_soon(self) -> None:
@@ -134,6 +138,12 @@ class AsyncLink(asyncio.Protocol):
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self.flush)
+
+    def flush_batch(self) -> None:
+        """Send everything: a full batch, so that the server can begin while the next is gathered in this turn."""
+        self.flush()
+        # Results may be here already. Whoever submits thousands in a row reads them meanwhile, not afterwards.
+        self._is_turn_due = True
 
     def flush(self) -> None:
         """Send everything."""

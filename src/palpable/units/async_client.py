@@ -81,13 +81,15 @@ class AsyncTaskFuture(Generic[T]):
         self._report = report
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self._wait().__await__()
+        if not self._report.done():
+            yield from self._wait().__await__()
+        value: T = _opened(self._report.result())
+        return value
 
-    async def _wait(self) -> T:
+    async def _wait(self) -> None:
         if self._connection.is_inside_task:
             await self._connection.wait_for_tasks([self._report], lambda: [self.task_id])
-        value: T = _opened(await asyncio.shield(self._report))
-        return value
+        await asyncio.shield(self._report)
 
     def done(self) -> bool:
         """Whether the task has ended, in any way."""
