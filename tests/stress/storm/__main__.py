@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder with all records, also of a clean run")
     arguments = parser.parse_args()
     print(f"storm with seed {arguments.seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that what was started is ended
     folder = _make_folder(arguments.folder)
     storm = Storm(
         folder,

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-FINISH_SECONDS = 180.0
+FINISH_SECONDS = 100.0
 """So long clients may take to ask for what they were not told yet."""
 
 

@@ -10,6 +10,7 @@ next process of its name when it was killed.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sys
 import threading
@@ -36,6 +37,7 @@ class ClientProcess:
 
     def __init__(self, folder: Path, name: str, seed: str, addresses: list[str]) -> None:
         self._folder = folder
+        self._parent = os.getppid()
         self._name = name
         self._rng = random.Random(seed)
         self._addresses = addresses
@@ -83,7 +85,8 @@ class ClientProcess:
 
     @property
     def _is_over(self) -> bool:
-        return bool(self._failures) or (self._folder / "finish").exists()
+        # A storm that was killed tells nobody to finish.
+        return bool(self._failures) or os.getppid() != self._parent or (self._folder / "finish").exists()
 
     def _make_client(self) -> Client:
         """Return a client that is connected."""
