@@ -5,6 +5,7 @@ Runs in: the storm.
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -76,7 +77,7 @@ class ClientCrew:
     def _start(self, name: str) -> None:
         self._generations[name] += 1
         seed = f"{self._seed}-{name}-{self._generations[name]}"
-        command = [sys.executable, "-m", "stress.storm.client_process", str(self._folder), name, seed]
+        command = [sys.executable, "-m", "stress.storm.client_process", str(self._folder), name, seed, str(os.getpid())]
         with open(self._folder / f"client-{name}.err", "ab") as errors:
             self._processes[name] = subprocess.Popen(
                 [*command, *self._addresses],

@@ -1,6 +1,6 @@
 """A client of the storm: a process that works until the file `finish` is there, and may be killed at any moment.
 
-    python -m stress.storm.client_process FOLDER NAME SEED ADDRESS ...
+    python -m stress.storm.client_process FOLDER NAME SEED PARENT_PID ADDRESS ...
 
 It notes everything it asks for and is told. By chance its client connects again by itself when its connection breaks;
 else it makes a new client and asks by task id for what is unanswered, or submits it again under its key. So does the
@@ -10,14 +10,17 @@ next process of its name when it was killed.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import random
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
 from palpable import Client
+from palpable._zygote.os_calls import PR_SET_PDEATHSIG
 from palpable.units.task_exceptions import ServerUnreachable
 from stress.storm import async_actions
 from stress.storm.client_actions import Actions
@@ -37,7 +40,6 @@ class ClientProcess:
 
     def __init__(self, folder: Path, name: str, seed: str, addresses: list[str]) -> None:
         self._folder = folder
-        self._parent = os.getppid()
         self._name = name
         self._rng = random.Random(seed)
         self._addresses = addresses
@@ -85,8 +87,7 @@ class ClientProcess:
 
     @property
     def _is_over(self) -> bool:
-        # A storm that was killed tells nobody to finish.
-        return bool(self._failures) or os.getppid() != self._parent or (self._folder / "finish").exists()
+        return bool(self._failures) or (self._folder / "finish").exists()
 
     def _make_client(self) -> Client:
         """Return a client that is connected."""
@@ -145,7 +146,10 @@ def _wish_of(one: Unanswered, folder: Path) -> Wish:
 
 def main() -> int:
     """Run a client as the command line says."""
-    folder, name, seed, *addresses = sys.argv[1:]
+    folder, name, seed, parent, *addresses = sys.argv[1:]
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a storm that was killed tells nobody to finish
+    if os.getppid() != int(parent):
+        return 1
     return ClientProcess(Path(folder), name, seed, addresses).run()
 
 

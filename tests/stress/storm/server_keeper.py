@@ -5,6 +5,7 @@ Runs in: the storm.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -121,14 +122,16 @@ class ServerKeeper:
         process, server = self.process, self._server
         assert process is not None and server is not None
         for _ in range(signals):
-            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended already
+                process.send_signal(signal.SIGTERM)
             time.sleep(0.05)
         deadline = time.monotonic() + (END_SECONDS if kill_after_seconds is None else kill_after_seconds)
         while server.pid is not None and time.monotonic() < deadline:
             time.sleep(0.01)
         code = server._process.poll() if server._process is not None else None
         if code is None:
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
         self.bury()
         return code, code is None and kill_after_seconds is not None
 
