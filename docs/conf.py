@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
@@ -37,6 +39,17 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 
+def collapse_options(
+    app: Sphinx, what: str, name: str, thing: object, flags: object, signature: str | None, returned: str | None
+) -> tuple[str, str | None] | None:
+    """Show the options of tasks as `**options`: they are listed below, with what they mean."""
+    if signature is None or "<unset>" not in signature:
+        return None
+    kept = re.sub(r"(?:\*, )?\w+: [^=]*? = <unset>(?:, )?", "", signature[1:-1]).removesuffix(", ")
+    return f"({kept}, **options)" if kept else "(**options)", returned
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", collapse_options)
     # The drawing of a task's life: shown as the text it is. To draw it, a browser would have to fetch Mermaid.
     app.add_lexer("mermaid", TextLexer)

@@ -29,7 +29,7 @@ with Server(num_workers=2) as server, server.client() as client:
         except TaskCrashed as error:
             print(f"{kind}: exit status {error.exit_status}, last words: {error.output_tail.strip()}")
     try:
-        client.options(timeout_seconds=0.5).run(misbehave, "hang")
+        client.options(timeout_seconds=1).run(misbehave, "hang")
     except TaskTimeout as error:
-        print(f"hang: ended after {error.elapsed_seconds:.1f} s, last words: {error.output_tail.strip()}")
+        print(f"hang: ended after {error.elapsed_seconds:.0f} s, last words: {error.output_tail.strip()}")
     print([future.result() for future in good])

@@ -19,7 +19,7 @@ from palpable import AsyncClient, RunFunction
 
 def build_report(day: str) -> dict[str, Any]:
     """Takes long, and may fail. Runs in a task, not in the web server."""
-    time.sleep(0.3)
+    time.sleep(0.5)
     if day == "sunday":
         raise ValueError("there are no reports of sundays")
     return {"day": day, "rows": len(day)}

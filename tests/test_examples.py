@@ -49,6 +49,11 @@ def test_every_example_but_the_demo_has_its_expected_output() -> None:
     assert names == {path.stem for path in EXPECTED}
 
 
+def test_every_example_is_in_their_list() -> None:
+    listed = set(re.findall(r"\]\(([\w.]+)\)", (EXAMPLES / "README.md").read_text()))
+    assert listed == {path.name for path in [*_programs(), *NOTEBOOKS]}
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_cells_of_a_notebook_give_what_is_stored_below_them(notebook: Path) -> None:
     given = json.loads(_run(ROOT / "tests" / "support" / "run_notebook.py", notebook))

@@ -376,7 +376,7 @@ class TaskInfo(Message, frozen=True):
     sequence: int = 0
     """Order of arrival."""
     due_at: float | None = None
-    """Scheduled and retrying tasks: not before this moment."""
+    """Scheduled and retrying tasks do not start before this moment."""
     timeout_seconds: float | None = None
     retries: int = 0
     backoff_seconds: float = 1.0
