@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Container, Set
 
 SIGKILL = 9
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 12
 
 
 MARK = "PALPABLE_ZYGOTE"

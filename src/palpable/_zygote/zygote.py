@@ -52,7 +52,8 @@ COMMON_IMPORTS = (
 )
 """What tasks that submit sub-tasks need: 20 ms for each such task, or half a megabyte here, once."""
 
-READ_BYTES = 1 << 16
+READ_BYTES, SIGNAL_BYTES = 1 << 12, 128
+"""Little, since what is read into is memory to copy. There is one pending SIGCHLD at most, of 128 bytes."""
 FD_BYTES = 4
 SIGKILL, SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)  # cheaper to hand on than members of an enum
 MAX_BURST = 16
@@ -208,7 +209,7 @@ class Zygote:
         """
         for fd, _ in self._poll.poll(self._wait_milliseconds()):
             if fd == self._child_signal.fd:
-                os.read(fd, READ_BYTES)
+                os.read(fd, SIGNAL_BYTES)
             else:
                 self._read()
         if self._kill_at:
