@@ -24,6 +24,8 @@ CHUNKS_PER_WORKER = 4
 """As in `multiprocessing.Pool.map`: few enough to cost nothing, and enough that no worker is idle for long."""
 WATCHED_CHUNKS = 100
 """For a map that somebody watches: a chunk is done as a whole, and a bar that moves eight times says little."""
+GATHER_BYTES = 1 << 14
+"""Chunks that are smaller leave together; a message costs as much as to pickle so many bytes."""
 Report = Callable[[int], None]
 
 
@@ -96,6 +98,7 @@ def map_all(
     pickled = dumps_function(function)
     group = Group()
     sizes: dict[Arrival, int] = {}
+    gathered_bytes = GATHER_BYTES  # the first leaves at once
     try:
         for payload, form, size in _payloads(
             connection, params, options, chunksize, is_watched=on_progress is not None
@@ -105,8 +108,10 @@ def map_all(
             # Known before it is sent: an interrupt between the two has it cancelled for nothing, which does no harm.
             sizes[arrival] = size
             connection.add_task(request, pickled.data, options, arrival)
-            if form == "chunk":
-                connection.flush(wait=False)  # so that workers have the first while the next is pickled
+            gathered_bytes += len(payload)
+            if form == "chunk" and gathered_bytes >= GATHER_BYTES:
+                connection.flush(wait=False)  # so that workers have these while the next is pickled
+                gathered_bytes = 0
         unpickled = _unpickle_as_they_come(connection, group, sizes) if on_progress is None else {}
         _wait_for_all(connection, group, sizes, on_progress)
         if group.first_failed is not None:
