@@ -69,9 +69,13 @@ def blocks_of(page: str) -> Iterator[Program | File | Session]:
 
 
 def is_as_shown(shown: str, printed: str) -> bool:
-    """Whether this was printed, or something that `...` allows for."""
-    pattern = re.escape(shown.strip()).replace(re.escape("..."), ".*?")
-    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+    """Whether this was printed, or something that `...` allows for. How wide columns are does not count."""
+    pattern = re.escape(_with_single_spaces(shown)).replace(re.escape("..."), ".*?")
+    return re.fullmatch(pattern, _with_single_spaces(printed), re.DOTALL) is not None
+
+
+def _with_single_spaces(text: str) -> str:
+    return re.sub(" +", " ", text).strip()
 
 
 def run_page(page: str, folder: Path) -> None:
