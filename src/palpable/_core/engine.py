@@ -256,11 +256,7 @@ class Engine:
         if runner.inbox and event.unclaimed >= len(runner.inbox):
             runner.inbox[0].lost_processes += 1  # it was next, and the process ended before it began
         for task in self.dispatcher.put_back_last(runner, event.unclaimed):
-            if task.verdict:
-                self._finish(task, task.verdict, now)
-            elif task.lost_processes >= LOST_PROCESSES_MAX:
-                task.exit_status = event.exit_status
-                self._finish(task, Outcome.REJECTED, now)
+            self._end_put_back(task, now, event.exit_status)
         begun, runner.inbox = runner.inbox, deque()
         for task in begun:  # one task, or none
             task.exit_status = event.exit_status
@@ -286,9 +282,13 @@ class Engine:
             return
         runner.is_emptying = False
         runner.taken_back += event.count
-        for task in self.dispatcher.put_back_last(runner, event.count):
-            if task.verdict:
-                self._finish(task, task.verdict, now)
+        put_back = self.dispatcher.put_back_last(runner, event.count)
+        if any(task.verdict is Outcome.TIMEOUT for task in put_back) and not runner.is_ending:
+            # Its process did not begin a task within the time the task may take. The next one would fare no better.
+            put_back[-1].lost_processes += 1
+            self.dispatcher.kill(runner, is_graceful=False)
+        for task in put_back:
+            self._end_put_back(task, now)
         if not runner.inbox:
             if not runner.is_ending and runner not in self.dispatcher.warm:
                 self.dispatcher.runner_is_free(runner)
@@ -385,6 +385,8 @@ class Engine:
         """End a task that did not end by itself, whatever it does now."""
         if task.is_final:
             return
+        if outcome is Outcome.TIMEOUT and _has_firm_verdict(task):
+            outcome = task.verdict  # another attempt may follow a timeout, which would overrule who asked for the end
         runner = self._runner_of(task)
         if runner is None:
             self._finish(task, outcome, now)
@@ -394,6 +396,16 @@ class Engine:
             self.dispatcher.order_take_back(runner)
         else:
             self._kill_head(runner, outcome, now)
+
+    def _end_put_back(self, task: TaskRecord, now: float, exit_status: int | None = None) -> None:
+        """End a task that was taken back from a process that had not begun it, if it was to end."""
+        if task.verdict is Outcome.TIMEOUT:
+            task.verdict = Outcome.NONE  # it took no time at all, and no attempt of it failed
+        if task.verdict:
+            self._finish(task, task.verdict, now)
+        elif task.lost_processes >= LOST_PROCESSES_MAX:
+            task.exit_status = exit_status
+            self._finish(task, Outcome.REJECTED, now)
 
     def _end_unless_begun(self, task: TaskRecord, outcome: Outcome) -> None:
         """End a task, but not if it runs. Who knows that of a task that was handed over is its process."""
@@ -418,6 +430,11 @@ class Engine:
         retry.count_failure(task, outcome)
         if self.is_stopping or not retry.may_retry(task, outcome, error_bases):
             self._finish(task, outcome, now)
+            return
+        if _has_firm_verdict(task) and task.verdict is not Outcome.TIMEOUT:
+            # It was to end, and was quicker to fail while its process was asked what it had begun.
+            task.ending = None
+            self._finish(task, task.verdict, now)
             return
         task.state, task.due_at = move(task.state, Move.RETRY), None
         task.ending, task.verdict, task.is_settled = None, Outcome.NONE, False
@@ -474,7 +491,7 @@ class Engine:
             dispatcher.ready.remove(task)
         if task.runner_id is None:
             task.is_settled = True  # no process has it
-        if task.waits:
+        if task.waits is not None:
             self._end_waits(task)
         if task.waited_by:
             self.waiting.task_ended(task)
@@ -493,8 +510,9 @@ class Engine:
 
         Follow-ups live on, and so do tasks with a key: others may wait for them, the next attempt for one.
         """
-        if not task.waits:
+        if task.waits is None:
             return
+        # There may be no wait left, and the task still in want of a slot: its thread gave up.
         for wait in task.waits:
             for child_id in wait.remaining:
                 child = self.tasks.get(child_id)
@@ -513,3 +531,7 @@ class Engine:
     def _runner_of(self, task: TaskRecord) -> Runner | None:
         runner = self.dispatcher.runners.get(task.runner_id) if task.runner_id is not None else None
         return runner if runner is not None and task in runner.inbox else None
+
+
+def _has_firm_verdict(task: TaskRecord) -> bool:
+    return bool(task.verdict) and not task.is_verdict_void_once_begun

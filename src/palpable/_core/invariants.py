@@ -88,7 +88,11 @@ def _left_behind(engine: Engine, task: TaskRecord) -> Runner | None:
 
 
 def _waits(engine: Engine) -> list[str]:
-    faults = []
+    faults = [
+        f"task {task.task_id} is {task.state} and wants a slot to go on"
+        for task in engine.dispatcher.resuming
+        if task.state is not State.RUNNING
+    ]
     for task in engine.tasks.values():
         for wait in task.waits or ():
             if task.state is not State.RUNNING:

@@ -10,6 +10,9 @@ from itertools import islice
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import State
 
+LEAST_CLEARED = 1000
+"""Entries of tasks that have left are cleared away when there are this many, and as many as of the others."""
+
 
 class ReadyQueue:
     """A queue with few levels and many tasks: every call is constant time in the number of tasks.
@@ -22,8 +25,9 @@ class ReadyQueue:
         self._levels: dict[tuple[int, int], deque[TaskRecord]] = {}
         self._order: list[tuple[int, int]] = []
         self._shared: dict[tuple[int, int], tuple[int, int]] = {}
-        """One tuple for each level there was: a million tasks are not to hold one each."""
+        """One tuple for each level there is: a million tasks are not to hold one each."""
         self._size = 0
+        self._entries = 0
 
     def __len__(self) -> int:
         return self._size
@@ -37,6 +41,9 @@ class ReadyQueue:
         self._enter(task).appendleft(task)
 
     def _enter(self, task: TaskRecord) -> deque[TaskRecord]:
+        if self._entries > 2 * self._size + LEAST_CLEARED:
+            self._clear()
+        self._entries += 1
         if task.level is None:
             self._size += 1
         level = (-task.urgency, -task.policy.priority)
@@ -46,6 +53,18 @@ class ReadyQueue:
             tasks = self._levels[level] = deque()
             heapq.heappush(self._order, level)
         return tasks
+
+    def _clear(self) -> None:
+        """Drop the entries that would be passed over: behind a long queue they would be kept until that is empty."""
+        for level, tasks in list(self._levels.items()):
+            if kept := dict.fromkeys(task for task in tasks if _stands_in(task, level)):
+                self._levels[level] = deque(kept)
+            else:
+                del self._levels[level]
+                del self._shared[level]
+        self._order = list(self._levels)
+        heapq.heapify(self._order)
+        self._entries = sum(map(len, self._levels.values()))
 
     def remove(self, task: TaskRecord) -> None:
         """Take a task out, wherever it stands. Does nothing if it is not in the queue."""
@@ -60,12 +79,16 @@ class ReadyQueue:
             tasks = self._levels[level]
             while tasks:
                 task = tasks[0]
-                if task.level == level and task.state is State.READY and task.runner_id is None:
+                if _stands_in(task, level):
                     return task
                 tasks.popleft()
-            del self._levels[level]
-            heapq.heappop(self._order)
+                self._entries -= 1
+            self._drop_first_level()
         return None
+
+    def _drop_first_level(self) -> None:
+        level = heapq.heappop(self._order)
+        del self._levels[level], self._shared[level]
 
     def take_first(self) -> TaskRecord | None:
         """Take the task that leaves next."""
@@ -77,7 +100,12 @@ class ReadyQueue:
     def take(self, task: TaskRecord) -> None:
         """Take the task that `first` has just returned."""
         # `first` left it at the head of the first level.
-        self._levels[self._order[0]].popleft()
+        level = self._order[0]
+        tasks = self._levels[level]
+        tasks.popleft()
+        self._entries -= 1
+        if not tasks:  # not left for `first`, which does not come here while tasks of higher priority do
+            self._drop_first_level()
         task.level = None
         self._size -= 1
 
@@ -86,5 +114,9 @@ class ReadyQueue:
         if self.first() is not None:
             level = self._order[0]
             for task in islice(self._levels[level], count):
-                if task.level == level and task.state is State.READY and task.runner_id is None:
+                if _stands_in(task, level):
                     yield task
+
+
+def _stands_in(task: TaskRecord, level: tuple[int, int]) -> bool:
+    return task.level == level and task.state is State.READY and task.runner_id is None

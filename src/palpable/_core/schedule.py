@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import State
 
+LEAST_CLEARED = 1000
+"""Entries without a task that waits are cleared away when there are this many, and as many as of the others."""
 _WAITING = frozenset({State.SCHEDULED, State.RETRYING})
 
 
@@ -17,10 +19,16 @@ class Schedule:
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, TaskRecord]] = []
+        self._clear_at = LEAST_CLEARED
 
     def add(self, task: TaskRecord) -> None:
         """Enter a task by its `due_at`, which is set."""
         assert task.due_at is not None
+        if len(self._entries) >= self._clear_at:
+            # Who submits for tomorrow and cancels today would otherwise have us keep all of it until tomorrow.
+            self._entries = [entry for entry in self._entries if _is_valid(entry)]
+            heapq.heapify(self._entries)
+            self._clear_at = 2 * len(self._entries) + LEAST_CLEARED
         heapq.heappush(self._entries, (task.due_at, task.sequence, task))
 
     def __iter__(self) -> Iterator[TaskRecord]:

@@ -32,7 +32,7 @@ class Waiting:
             return
         waited = [self._tasks[task_id] for task_id in event.task_ids if task_id in self._tasks]
         unfinished = {task.task_id: task for task in waited if not task.is_final}
-        if not unfinished or (event.needs == "any" and len(unfinished) < len(event.task_ids)):
+        if not unfinished or (event.needs == "any" and len(unfinished) < len(set(event.task_ids))):
             effects.append(ReleaseWait(event.connection_id, event.wait_id))
             return
         if self._leads_to(unfinished, waiter):

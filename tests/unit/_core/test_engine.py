@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from palpable._core import events
 from palpable._core.engine import Engine
 from palpable._core.invariants import validate
 from palpable._core.task_policy import TaskPolicy
+from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome, State
 
 
@@ -516,3 +519,91 @@ def test_a_purge_forgets_what_ended_before_the_moment() -> None:
     effects = engine.handle(events.PurgeRequested(frozenset({"succeeded"}), 15.0), 30.0)
     assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
     assert list(engine.tasks) == ["b"]
+
+
+def after_a_short_task(slot_count: int = 1) -> Engine:
+    """An engine that knows that tasks are short, so that the first runner is handed some ahead."""
+    engine = Engine(slot_count)
+    submit(engine, "short", isolation="worker")
+    end(engine, 1, "short")
+    return engine
+
+
+def test_a_task_that_fails_while_it_is_being_cancelled_is_not_run_again() -> None:
+    engine = after_a_short_task()
+    submit(engine, "a", "b", isolation="worker", retries=3)
+    assert of_type(engine.handle(events.EndRequested(["b"]), 1.0), out.TakeBack)
+    end(engine, 1, "a")
+    end(engine, 1, "b", ok=False)
+    engine.handle(events.TasksTakenBack(1, 0), 1.0)
+    assert engine.tasks["b"].state is State.CANCELLED
+
+
+def test_a_timeout_does_not_overrule_who_cancelled_before() -> None:
+    engine = after_a_short_task()
+    submit(engine, "a", "b", isolation="worker", retries=3, timeout_seconds=1.0)
+    engine.handle(events.EndRequested(["a"]), 1.0)
+    engine.handle(events.TimePassed(), 3.0)
+    engine.handle(events.TasksTakenBack(1, 1), 3.0)
+    assert engine.tasks["a"].state is State.CANCELLED
+
+
+def test_a_task_whose_time_was_over_before_its_process_began_it_runs_in_another() -> None:
+    engine = after_a_short_task()
+    submit(engine, "a", "b", isolation="worker", timeout_seconds=1.0)
+    engine.handle(events.TimePassed(), 3.0)
+    effects = engine.handle(events.TasksTakenBack(1, 2), 3.0)
+    assert of_type(effects, out.KillRunner) == [out.KillRunner(1, is_graceful=False)]
+    assert started(engine.handle(events.RunnerExited(1, -9), 3.0)) == [["a"], ["b"]]
+    assert engine.tasks["a"].attempt == 1
+
+
+def test_a_task_that_gave_up_its_wait_and_failed_wants_no_slot_any_more() -> None:
+    engine = after_a_short_task(2)
+    submit(engine, "parent", isolation="worker", retries=1, backoff_seconds=0.0)
+    submit(engine, "other")
+    submit(engine, "child", due_at=1e9)
+    engine.handle(events.WaitBegan("parent", -1, 1, ["child"]), 1.0)
+    submit(engine, "third", "fourth", isolation="worker")
+    runner_id = engine.tasks["third"].runner_id or 0
+    engine.handle(events.WaitEnded("parent", -1, 1), 1.0)
+    end(engine, 1, "parent", ok=False)
+    engine.handle(events.TimePassed(), 1.0)  # its second attempt goes into the inbox of a runner that has a slot
+    end(engine, runner_id, "third")
+    end(engine, runner_id, "fourth")
+    assert engine.tasks["parent"].state is State.RUNNING
+    end(engine, 2, "other")
+    assert validate(engine) == []
+
+
+def test_a_wait_for_any_of_the_same_task_twice_is_not_over_at_once() -> None:
+    engine = Engine(1)
+    submit(engine, "parent")
+    submit(engine, "child", parent_id="parent")
+    effects = engine.handle(events.WaitBegan("parent", -1, 1, ["child", "child"], "any"), 1.0)
+    assert of_type(effects, out.ReleaseWait) == []
+
+
+@pytest.mark.parametrize("due_at", [1e9, None])
+def test_what_was_cancelled_before_its_turn_is_not_kept_until_then(due_at: float | None) -> None:
+    engine = Engine(1, retention_capacity=0)
+    submit(engine, "running")
+    submit(engine, "before them all", priority=1)
+    for number in range(5000):
+        submit(engine, f"t{number}", due_at=due_at)
+        engine.handle(events.EndRequested([f"t{number}"]), 1.0)
+    records = [item for item in gc.get_objects() if isinstance(item, TaskRecord) and item.task_id.startswith("t")]
+    assert len(records) < 2500
+
+
+def test_priorities_that_were_are_not_kept() -> None:
+    engine = Engine(1, retention_capacity=0)
+    tracemalloc.start()
+    try:
+        for number in range(5_000):
+            submit(engine, "a", priority=number)
+            end(engine, number + 1, "a")
+            engine.handle(events.RunnerExited(number + 1, 0), 1.0)
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
