@@ -59,6 +59,8 @@ class ProcessPool:
         self._zygotes: list[ZygoteHandle] = []
         """Those that fork; a retired one has left the list and lives until its last process is gone."""
         self._retired: set[ZygoteHandle] = set()
+        self._next_generation: list[ZygoteHandle] = []
+        """Those that will take the place of all that fork, once all of them are ready."""
         self._zygote_count = zygote_count
         self._idle: dict[ZygoteHandle, deque[tuple[int, socket.socket, str]]] = {}
         self._links: dict[ZygoteHandle, dict[int, ProcessLink]] = {}
@@ -131,7 +133,10 @@ class ProcessPool:
         return sum(len(idle) for idle in self._idle.values())
 
     def zygote_pids(self) -> list[int]:
-        return [zygote.pid for zygote in [*self._zygotes, *self._retired] if zygote.pid is not None]
+        return [zygote.pid for zygote in self._every_zygote() if zygote.pid is not None]
+
+    def _every_zygote(self) -> list[ZygoteHandle]:
+        return [*self._zygotes, *self._retired, *self._next_generation]
 
     def known_pids(self) -> set[int]:
         """Every process that this server is responsible for, by its zygotes."""
@@ -144,7 +149,7 @@ class ProcessPool:
     def close(self) -> None:
         """End all zygotes with all their processes."""
         self._is_closing = True
-        for zygote in [*self._zygotes, *self._retired]:
+        for zygote in self._every_zygote():
             zygote.close()
         for idle in self._idle.values():
             for _, process_socket, _ in idle:
@@ -153,7 +158,7 @@ class ProcessPool:
 
     async def wait_closed(self) -> None:
         """Return when every zygote has exited."""
-        await asyncio.gather(*(zygote.wait_died() for zygote in [*self._zygotes, *self._retired]))
+        await asyncio.gather(*(zygote.wait_died() for zygote in self._every_zygote()))
 
     # --- zygotes ---
 
@@ -183,25 +188,29 @@ class ProcessPool:
         if zygote in self._zygotes:
             self._share_out()
         else:
-            self._replace_generation(zygote)
+            self._ready_next.add(zygote)
+            self._replace_generation()
 
     def _renew(self) -> None:
         """Start zygotes with another preload list beside the old ones, which serve until the new ones are ready."""
         if self._is_renewing or self._is_closing:
             return
         self._is_renewing = True
-        self._next_generation: list[ZygoteHandle] = []
         self._generation_wants = set(self._learned)
         self._ready_next: set[ZygoteHandle] = set()
         for _ in range(self._zygote_count):
             self._start_zygote(self._next_generation)
 
-    def _replace_generation(self, zygote: ZygoteHandle) -> None:
-        self._ready_next.add(zygote)
+    def _replace_generation(self) -> None:
+        """Let the next generation serve, if all of it is ready."""
         if len(self._ready_next) < len(self._next_generation):
             return
-        old, self._zygotes = self._zygotes, self._next_generation
         self._is_renewing = False
+        if not self._next_generation:  # all of it died
+            return
+        old, self._zygotes, self._next_generation = self._zygotes, self._next_generation, []
+        for _ in range(self._zygote_count - len(self._zygotes)):
+            self._respawn_soon()
         for retired in old:
             self._retire(retired)
         self._share_out()
@@ -289,17 +298,20 @@ class ProcessPool:
         was_wanted = zygote in self._zygotes
         if was_wanted:
             self._zygotes.remove(zygote)
-        elif self._is_renewing and zygote in self._next_generation:
+        elif zygote in self._next_generation:
             self._next_generation.remove(zygote)
-            if not self._next_generation:
-                self._is_renewing = False
+            self._ready_next.discard(zygote)
+            self._replace_generation()  # the others may have waited for this one alone
         self._retired.discard(zygote)
         for link in links.values():
             self._on_exited(link, None)
         del self._links[zygote]
         if was_wanted and not self._is_closing:
             logger.error("zygote %s died; it is replaced, its %d tasks are reported", zygote.pid, len(links))
-            asyncio.get_running_loop().call_later(RESPAWN_SECONDS, self._respawn)
+            self._respawn_soon()
+
+    def _respawn_soon(self) -> None:
+        asyncio.get_running_loop().call_later(RESPAWN_SECONDS, self._respawn)
 
     def _respawn(self) -> None:
         if not self._is_closing and len(self._zygotes) < self._zygote_count:
