@@ -17,10 +17,15 @@ Where the kernel can't do this, nothing is changed. `docs/decisions/0014-the-pri
 from __future__ import annotations
 
 import ctypes
+import io
+import resource
 import sys
 from contextlib import suppress
 
 HUGE_PAGE_BYTES = 1 << 21
+PAGE_BYTES = resource.getpagesize()
+MIN_PAGES = HUGE_PAGE_BYTES // PAGE_BYTES * 3 // 4
+"""So many small pages must be there to be worth a huge one, which takes its 2 MB whatever is on it."""
 ARENA_BYTES = 1 << 20
 RESERVED_BYTES = 4 << 20
 """Of what the zygote takes anyway: it has some 7 MB of arenas."""
@@ -62,11 +67,18 @@ def move_there() -> None:
     """Move to huge pages whatever of this process' own memory can be. To be called when all is made."""
     madvise = _libc["madvise"]
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    with suppress(OSError):  # no /proc here
+    with suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:  # elsewhere there is no /proc
         for start, end in _own_memory():
             for address in range(-(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end, HUGE_PAGE_BYTES):
-                if address + HUGE_PAGE_BYTES <= end:
+                if address + HUGE_PAGE_BYTES <= end and _count_pages(pagemap, address) >= MIN_PAGES:
                     madvise(address, HUGE_PAGE_BYTES, _MADV_COLLAPSE)  # if not, the pages stay as they are
+
+
+def _count_pages(pagemap: io.FileIO, address: int) -> int:
+    """Return how many of the pages in the place of a huge one are there."""
+    pagemap.seek(address // PAGE_BYTES * 8)
+    entries = memoryview(pagemap.read(HUGE_PAGE_BYTES // PAGE_BYTES * 8)).cast("Q")
+    return sum([entry >> 63 for entry in entries])
 
 
 def _own_memory() -> list[tuple[int, int]]:

@@ -81,3 +81,21 @@ def test_a_child_changes_nothing_of_its_parent_on_huge_pages() -> None:
         print(sum(numbers))
     """
     assert run(script) == "4999950000\n"
+
+
+def test_what_is_hardly_used_is_not_filled_up() -> None:
+    script = """
+        import ctypes, mmap
+        from palpable._zygote import huge_pages
+        memory = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for position in range(0, len(memory), 1 << 20):
+            memory[position] = 1
+        def resident():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * mmap.PAGESIZE
+        before = resident()
+        huge_pages.move_there()
+        print((resident() - before) >> 20)
+    """
+    if sys.platform == "linux":
+        assert int(run(script)) < 16
