@@ -92,6 +92,11 @@ class Plot:
         self.history.cancels.append({"event": "cancels", **event})
         self.history.cancels.append({"event": "cancelled", "is_cancelled": is_cancelled, **event})
 
+    def fail_map(self, answer: str) -> None:
+        """Note that a map failed, of a client that connects again."""
+        event = {"labels": ["c1-1-1"], "answer": answer, "reconnects": True, "by": "map", "value": ""}
+        self.history.failed_maps.append({"since": 10.0, "at": 11.0, **event})
+
     @staticmethod
     def label(task: StoredTask) -> str:
         return f"c1-1-{task.sequence}"
@@ -124,6 +129,12 @@ def test_an_attempt_after_the_end_of_a_server_is_as_it_should_be(plot: Plot) -> 
     task = plot.task()
     _run_twice(plot, task)
     plot.strike("kill server", 10.12)
+    assert check(plot.history) == []
+
+
+def test_a_map_that_fails_when_a_process_is_killed_is_as_it_should_be(plot: Plot) -> None:
+    plot.strike("kill task process", 10.5)
+    plot.fail_map("crashed")
     assert check(plot.history) == []
 
 
@@ -228,8 +239,17 @@ def _break_off_a_client_that_connects_again(plot: Plot) -> None:
 
 
 def _break_off_a_map(plot: Plot) -> None:
-    facts = {"labels": ["c1-1-1"], "answer": "unreachable", "reconnects": True, "by": "map", "value": ""}
-    plot.history.failed_maps.append(facts)
+    plot.fail_map("unreachable")
+
+
+def _lose_a_map(plot: Plot) -> None:
+    plot.strike("kill zygote", 1.0)
+    plot.fail_map("lost")
+
+
+def _crash_a_map(plot: Plot) -> None:
+    plot.strike("kill zygote", 1.0)
+    plot.fail_map("crashed")
 
 
 def _fail_a_client(plot: Plot) -> None:
@@ -379,6 +399,8 @@ PLANTED: list[tuple[Callable[[Plot], None], str]] = [
     (_say_nothing, "a client was told nothing"),
     (_break_off_a_client_that_connects_again, "a client that connects again was told it could not"),
     (_break_off_a_map, "a client that connects again was told it could not"),
+    (_lose_a_map, "a map failed without a reason"),
+    (_crash_a_map, "a map failed without a reason"),
     (_fail_a_client, "a client met an error that no fault explains"),
     (_run_what_is_not_stored, "a task ran that is not stored"),
     (_start_an_attempt_twice, "an attempt started twice"),

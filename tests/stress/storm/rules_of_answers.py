@@ -30,6 +30,7 @@ def check_answers(history: History) -> Iterator[Finding]:
     yield from _cancels_are_kept(history)
     yield from _no_silence(history)
     yield from _breaks_are_nobodys_business(history)
+    yield from _maps_fail_for_a_reason(history)
 
 
 def _nothing_is_lost(task_id: str, told: list[Told], task: StoredTask | None) -> Iterator[Finding]:
@@ -139,6 +140,15 @@ def _breaks_are_nobodys_business(history: History) -> Iterator[Finding]:
     for event in history.failed_maps:
         if event["reconnects"] and event["answer"] == UNREACHABLE:
             yield Finding(RECONNECT_RULE, f"{event['by']} of {event['labels'][0]}: {event['value']}")
+
+
+def _maps_fail_for_a_reason(history: History) -> Iterator[Finding]:
+    """The jobs of a map fail only when their process is killed; a map can be refused, and its connection can break."""
+    for event in history.failed_maps:
+        was_killed = any(history.struck({"kill zygote", "kill task process"}, event["since"], event["at"]))
+        if event["answer"] not in (REFUSED, UNREACHABLE, SILENCE) and not (event["answer"] == "crashed" and was_killed):
+            what = f"{event['by']} of {event['labels'][0]}: {event['answer']}, {event['value']}"
+            yield Finding("a map failed without a reason", what)
 
 
 def _no_silence(history: History) -> Iterator[Finding]:
