@@ -16,7 +16,7 @@ from typing import Any, Literal
 from palpable import Client, TaskFuture
 from palpable.units.option_levels import task_id_for_key
 from palpable.units.task_options import Isolation
-from stress.storm.answers import REFUSED, UNFINISHED, UNKNOWN, UNREACHABLE, answer_of, answer_of_result
+from stress.storm.answers import REFUSED, SILENCE, UNFINISHED, UNKNOWN, UNREACHABLE, answer_of, answer_of_result
 from stress.storm.behaviours import Perform, perform
 from stress.storm.client_record import ClientRecord
 from stress.storm.workload import Wish, draw_wish
@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 90.0
 """A client that has heard nothing for so long notes "silence", which is a fault of the server."""
 ASK_AGAIN_SECONDS = 0.02
 """A client that asks again and again for a result, as web pages do, asks so often."""
+SETTLE_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 """A client that was refused waits so long before it goes on."""
 KEYS = 400
@@ -227,6 +228,9 @@ class Actions:
 
     def settle(self, label: str, task_id: str) -> None:
         """Ask for the end of a task that was submitted over a connection that broke."""
-        since = time.monotonic()
-        while self._look(label, task_id) == UNFINISHED and time.monotonic() < since + PATIENCE_SECONDS:
-            self._record.tell(label, task_id, "result", lambda: self._client.result(task_id, 5.0))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._look(label, task_id) == UNFINISHED and time.monotonic() < deadline:
+            since = time.monotonic()
+            answer, value = answer_of(lambda: self._client.result(task_id, SETTLE_SECONDS))
+            answer = UNFINISHED if answer == SILENCE else answer  # so soon that is what it means
+            self._record.told(label, task_id, "result", since, answer, value)
