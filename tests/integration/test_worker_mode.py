@@ -55,6 +55,12 @@ def test_map_takes_any_chunksize(warm: Client) -> None:
     assert warm.map(tasks.double, []) == []
 
 
+def test_map_takes_params_of_any_kind(warm: Client) -> None:
+    expected = [2 * number for number in range(50)]
+    for params in (range(50), tuple(range(50)), list(range(50)), iter(range(50)), dict.fromkeys(range(50))):
+        assert warm.map(tasks.double, params, chunksize=7) == expected
+
+
 def test_a_failure_inside_a_chunk_is_raised_as_its_own_type(warm: Client) -> None:
     with pytest.raises(tasks.OddNumber) as caught:
         warm.map(tasks.half, [*range(0, 200, 2), 7, *range(0, 200, 2)])

@@ -7,7 +7,7 @@ one back, since a message would cost more than a small call does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ def call_one(
 def map_all(
     connection: Connection,
     function: Callable[[Any], Any],
-    params: list[Any],
+    params: Sequence[Any],
     options: TaskOptions,
     new_task_id: Callable[[], str],
     chunksize: int | Literal["auto"] = "auto",
@@ -178,7 +178,7 @@ def _wait_for_all(connection: Connection, group: Group, sizes: dict[Arrival, int
 
 def _payloads(
     connection: Connection,
-    params: list[Any],
+    params: Sequence[Any],
     options: TaskOptions,
     chunksize: int | Literal["auto"],
     *,
@@ -193,7 +193,7 @@ def _payloads(
         size = automatic_chunksize(len(params), workers_of(connection), is_watched=is_watched)
     for start in range(0, len(params), size):
         chunk = params[start : start + size]
-        yield dumps_params(chunk), "chunk", len(chunk)
+        yield dumps_params(chunk if isinstance(chunk, list) else list(chunk)), "chunk", len(chunk)
 
 
 def ids_of(arrivals: Iterable[Arrival]) -> list[str]:

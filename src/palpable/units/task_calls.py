@@ -109,7 +109,8 @@ class TaskCalls:
         check_chunksize(chunksize)
         options = self._levels.of(function)
         check_has_no_key(options)
-        listed = params if isinstance(params, list) else list(params)
+        # A range or a tuple need not be copied as a whole: the first chunk leaves that much sooner.
+        listed = params if isinstance(params, list | range | tuple) else list(params)
         if not listed:
             return []
         with bar_for(progress, function, len(listed)) as on_progress:
