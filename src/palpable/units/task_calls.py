@@ -131,9 +131,12 @@ class TaskCalls:
         error of the function, or of `params`, is raised in its place, and ends it.
 
         Args:
-            window: params that may be on their way or waiting to be taken; None: a few tasks for each worker.
-            chunksize: params that travel and run together, and fail together. "auto": with isolation "worker" as many
-                as take a few milliseconds, else one.
+            window: params that may be on their way or waiting to be taken; None: a few tasks for each worker. With
+                isolation "worker" a small one makes small chunks: for a function that takes microseconds, one below
+                some thousands costs speed.
+            chunksize: params that travel and run together. "auto": with isolation "worker" as many as take a few
+                milliseconds, else one. If one of them raises, those before it are yielded first; if the process dies,
+                or is ended, the whole chunk is lost.
             progress: show a progress bar, as `map` does; it counts what was yielded.
         """
         return self._imap(function, params, window, chunksize, progress, is_ordered=True)
