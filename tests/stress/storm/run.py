@@ -59,7 +59,7 @@ class Storm:
             log = EventLog(self.folder / "storm.jsonl")
             stack.callback(log.close)
             store_path = disk.folder / "store.db"
-            keeper = ServerKeeper(self.folder, store_path, log)
+            keeper = ServerKeeper(self.folder, store_path, log, self._seed)
             stack.callback(self._end_for_good, keeper)
             keeper.start()
             proxy = stack.enter_context(CuttingProxy(self.folder, keeper.address))

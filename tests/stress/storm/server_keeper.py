@@ -6,6 +6,7 @@ Runs in: the storm.
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import threading
 import time
@@ -18,7 +19,8 @@ from palpable import Server
 from palpable.units.task_exceptions import ServerStartError
 from stress.storm.event_log import EventLog
 
-NUM_WORKERS = 3
+NUM_WORKERS = (1, 2, 3, 3, 4)
+"""Each start draws one: with a single worker tasks that wait for others go on only because their slot is free."""
 DRAIN_SECONDS = 1.0
 GRACE_SECONDS = 0.5
 TRY_AGAIN_SECONDS = 0.1
@@ -34,14 +36,16 @@ class ServerKeeper:
         folder: of the storm.
         store_path: the file of the store.
         log: where its starts and ends are noted.
+        seed: of the storm.
     """
 
-    def __init__(self, folder: Path, store_path: Path, log: EventLog) -> None:
+    def __init__(self, folder: Path, store_path: Path, log: EventLog, seed: int) -> None:
         self.address = str(folder / "server.sock")
         self.log = log
         self._authkey = (folder / "authkey").read_bytes()
         self._logging_folder = folder / "logs"
         self._store_path = store_path
+        self._rng = random.Random(seed)
         self._server: Server | None = None
 
     # --- the processes ------------------------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ class ServerKeeper:
             self._logging_folder,
             self.address,
             authkey=self._authkey,
-            num_workers=NUM_WORKERS,
+            num_workers=self._rng.choice(NUM_WORKERS),
             store=self._store_path,
             drain_seconds=DRAIN_SECONDS,
             kill_grace_seconds=GRACE_SECONDS,
