@@ -82,7 +82,7 @@ def compare_with_a_fresh_server(keeper: ServerKeeper, folder: Path) -> Iterator[
     code, _ = keeper.end()
     if code != 0:
         yield f"a server without work, told to end, did so with exit code {code}"
-    keeper.start()
+    keeper.start(keeper.num_workers)
     fresh = keeper.process
     assert fresh is not None
     _exercise(keeper, folder)

@@ -46,6 +46,7 @@ class ServerKeeper:
         self._logging_folder = folder / "logs"
         self._store_path = store_path
         self._rng = random.Random(seed)
+        self.num_workers = 0
         self._server: Server | None = None
 
     # --- the processes ------------------------------------------------------------------------------------------------
@@ -71,15 +72,18 @@ class ServerKeeper:
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, num_workers: int | None = None) -> None:
         """Start the server; return when it listens. Where the disk is full, try until there is room.
+
+        Args:
+            num_workers: None: draw it.
 
         Raises:
             ServerStartError: it could not be started.
         """
         deadline = time.monotonic() + START_SECONDS
         while True:
-            self._server = self._make_server()
+            self._server = self._make_server(num_workers)
             try:
                 self._server.start()
             except ServerStartError as error:
@@ -94,7 +98,7 @@ class ServerKeeper:
 
     def start_and_kill(self, after_seconds: float) -> int | None:
         """Start the server and kill it so long afterwards, perhaps before it listens; return its pid."""
-        server = self._server = self._make_server()
+        server = self._server = self._make_server(None)
         errors: list[BaseException] = []
 
         def start() -> None:
@@ -145,12 +149,13 @@ class ServerKeeper:
         if server is not None:
             server.close()
 
-    def _make_server(self) -> Server:
+    def _make_server(self, num_workers: int | None) -> Server:
+        self.num_workers = num_workers or self._rng.choice(NUM_WORKERS)
         return Server(
             self._logging_folder,
             self.address,
             authkey=self._authkey,
-            num_workers=self._rng.choice(NUM_WORKERS),
+            num_workers=self.num_workers,
             store=self._store_path,
             drain_seconds=DRAIN_SECONDS,
             kill_grace_seconds=GRACE_SECONDS,
