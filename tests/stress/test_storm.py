@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-KILLS = 14
+KILLS = 12
 MOST_MINUTES = 0.4
 
 
