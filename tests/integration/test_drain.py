@@ -120,6 +120,15 @@ def test_draining_can_be_taken_back(tmp_path: Path) -> None:
         assert client.run(tasks.double, 1) == 2
 
 
+def test_while_it_drains_nothing_is_tried_again_either(tmp_path: Path) -> None:
+    with Server(num_workers=1) as server, server.client() as client:
+        failed = client.submit(tasks.fail_with, "once")
+        assert failed.exception(20)
+        client.drain()
+        with pytest.raises(ServerDraining):
+            client.retry([failed.task_id])
+
+
 def test_a_server_with_nothing_to_do_does_not_wait(tmp_path: Path) -> None:
     started = time.monotonic()
     with Server(num_workers=1, store=tmp_path / "jobs.db", drain_seconds=600):

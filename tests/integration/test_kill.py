@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures.process
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -219,3 +220,20 @@ def test_a_task_that_kills_its_own_group_ends_alone(client: Client, tmp_path: Pa
     with pytest.raises(concurrent.futures.process.BrokenProcessPool):
         future.result(timeout=20)
     assert client.run(tasks.double, 5) == 10
+
+
+@pytest.mark.parametrize("isolation", ["task", "worker"])
+def test_an_answer_that_came_in_time_counts_though_the_server_was_stopped_and_reads_it_late(
+    client: Client, tmp_path: Path, isolation: str
+) -> None:
+    server_pid = client.get_status()["pid"]
+    future = client.options(isolation=isolation, timeout_seconds=1.0).submit(tasks.hold, str(tmp_path), isolation)
+    wait_until((tmp_path / isolation).exists)
+    began_at = time.monotonic()
+    os.kill(server_pid, signal.SIGSTOP)
+    try:
+        (tmp_path / f"{isolation}.go").touch()
+        wait_until(lambda: time.monotonic() > began_at + 2.5)  # the time of the task is over: that is the fact
+    finally:
+        os.kill(server_pid, signal.SIGCONT)
+    assert future.result(20) == isolation

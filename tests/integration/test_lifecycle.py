@@ -308,3 +308,13 @@ def test_a_server_that_is_killed_before_it_read_what_to_serve_is_reported_as_not
     with pytest.raises(ServerStartError, match="ended at its start"):
         server.start()
     server.close()
+
+
+def test_a_server_that_stops_leaves_the_socket_of_another_alone_that_took_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Server(address=path, num_workers=1) as first:
+        path.unlink()  # as something that clears temporary folders does
+        with Server(address=path, num_workers=1) as second:
+            first.close()
+            with second.client() as client:
+                assert client.run(tasks.double, 1) == 2

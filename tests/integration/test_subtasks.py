@@ -277,3 +277,12 @@ def test_a_wait_with_a_timeout_inside_a_task_ends_in_time(lone_client: Client, t
 
 def _door(server: Server) -> tuple[Any, str, bytes]:
     return server.address, server.family, server.authkey
+
+
+def test_sub_tasks_that_end_with_their_client_end_with_the_process_of_their_parent(client: Client) -> None:
+    def parent() -> str:
+        own = Client()
+        return own.options(ends_with_client=True, delay_seconds=3600).submit(tasks.double, 1).task_id
+
+    task_id = client.submit(parent).result(20)
+    wait_until(lambda: [task.state for task in client.tasks() if task.task_id == task_id] == ["cancelled"])

@@ -56,6 +56,11 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return st.sampled_from(args)
+    if origin is typing.Annotated:
+        least, too_many = args[1].ge, args[1].lt
+        if args[0] is float:
+            return st.floats(min_value=least, allow_nan=False)
+        return st.integers(least, too_many - 1)
     if origin is list:
         return st.lists(values_of(args[0]), max_size=4)
     if origin is dict:

@@ -118,6 +118,12 @@ class Engine:
             math.inf if drop_at is None else drop_at,
         )
 
+    def overdue_runners(self, now: float) -> list[int]:
+        """Return the runners whose tasks will time out with the next `TimePassed`."""
+        if now < self.dispatcher.next_timeout_at:
+            return []
+        return [runner.runner_id for runner in self.dispatcher.runners.values() if _overdue_at(runner) <= now]
+
     @property
     def is_busy(self) -> bool:
         """Whether any task runs, or waits for others while it does."""
@@ -372,9 +378,7 @@ class Engine:
     def _end_overdue(self, now: float) -> None:
         earliest = math.inf
         for runner in self.dispatcher.runners.values():
-            if not runner.inbox or runner.is_ending or runner.inbox[0].timeout_seconds is None:
-                continue
-            overdue_at = runner.head_since + runner.inbox[0].timeout_seconds
+            overdue_at = _overdue_at(runner)
             if overdue_at <= now:
                 self._to_end.append((runner.inbox[0].task_id, Outcome.TIMEOUT))
             else:
@@ -535,3 +539,9 @@ class Engine:
 
 def _has_firm_verdict(task: TaskRecord) -> bool:
     return bool(task.verdict) and not task.is_verdict_void_once_begun
+
+
+def _overdue_at(runner: Runner) -> float:
+    """Return when the task that runs there times out; infinity if none does."""
+    timeout_seconds = runner.inbox[0].timeout_seconds if runner.inbox and not runner.is_ending else None
+    return math.inf if timeout_seconds is None else runner.head_since + timeout_seconds

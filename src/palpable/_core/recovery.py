@@ -19,6 +19,9 @@ def resume(task: TaskRecord, interrupted: set[str], now: float) -> Outcome:
     """
     if task.state is State.RETRYING and task.due_at is None:
         task.due_at = now  # its server ended before the process did; by now both are gone
+    elif task.state is State.RETRYING and task.due_at is not None:
+        # The clock may have been set back since.
+        task.due_at = min(task.due_at, now + task.policy.max_backoff_seconds)
     was_running = task.state is State.RUNNING
     if was_running and not task.policy.at_most_once:
         task.state, task.started_at = move(task.state, Move.RESCUE), None

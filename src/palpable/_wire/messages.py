@@ -13,7 +13,7 @@ Payloads are opaque bytes here: only task processes and clients unpickle.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ PROTOCOL_VERSION = 1
 
 Isolation = Literal["task", "worker"]
 Form = Literal["call", "chunk", "procedure"]
+Bytes = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""The server computes with what tasks say, and they may say anything."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -462,15 +464,15 @@ class TaskEnded(Message, frozen=True, tag="ended"):
     """The exception's class and its bases, each as "module.qualname": what `TaskOptions.retry_on` is compared with."""
     cpu_seconds: float = 0.0
     """Worker mode: used by this task. Task mode: 0, the server takes it from wait4."""
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: Bytes = 0
     """As above."""
-    elapsed_seconds: float = 0.0
+    elapsed_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     """Wall time the task took, as its process saw it."""
     imported: dict[str, float] = {}
     """Top-level installed modules this task imported anew, with the seconds that cost."""
-    output_from: int = 0
+    output_from: Bytes = 0
     """Worker mode: what this task printed is in the spool file from this byte"""
-    output_to: int = 0
+    output_to: Bytes = 0
     """to this one (not included). Task mode: 0, the whole file is its output."""
 
 

@@ -104,6 +104,8 @@ def make_life(
                 first.isolation != "task"
                 or order.form != "call"
                 or order.attempt != 1
+                or not first.functions  # the store has lost it
+                or not order.payload
                 or len(task_id) > RESERVED_BYTES
                 or len(token) > RESERVED_BYTES
             ):

@@ -209,6 +209,8 @@ class TaskProcess:
         messenger = Messenger(order.task_id, order.attempt, deadline, order.name, self.get_connection, self.send)
         set_current_task(messenger)
         form = order.form
+        if not order.payload:
+            raise RuntimeError("the server has lost the request of this task. Is its store damaged? Its log says more")
         if form == "procedure":
             return loads(order.payload).run(messenger)
         function = self._function(order.function_key)
@@ -227,6 +229,8 @@ class TaskProcess:
         if key in functions:
             functions.move_to_end(key)
             return functions[key]
+        if key not in self._pickled_functions:
+            raise RuntimeError("the server has lost the function of this task. Is its store damaged? Its log says more")
         function = functions[key] = loads(self._pickled_functions[key])
         if len(functions) > MAX_FUNCTIONS:
             functions.popitem(last=False)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome
-from palpable._store.store import Store
+from palpable._store.store import Store, StoreBroken
 from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport
 from palpable.servants.output_store import OutputStore
 from palpable.servants.reports import report_of
@@ -161,7 +161,7 @@ class Delivery:
         if not missing or wait_seconds == 0:
             self._answer(query)
             return
-        for task in missing:
+        for task in dict.fromkeys(missing):  # the same may be asked for twice
             self._queries.setdefault(task.task_id, []).append(query)
         self._outbox(peer).queries.add(query)
         if wait_seconds > 0:
@@ -208,6 +208,13 @@ class Delivery:
                     self._answer(query)
 
     on_settled = on_finished
+
+    def on_withdrawn(self, task_ids: list[str]) -> None:
+        """These tasks never were: who asked for them is told so."""
+        for task_id in task_ids:
+            for query in self._queries.pop(task_id, ()):
+                if not self._missing(query.request):
+                    self._answer(query)
 
     def _make_due(self, outbox: _Outbox, task: TaskRecord) -> None:
         outbox.outstanding -= 1
@@ -299,5 +306,11 @@ class Delivery:
         is_failure = task.outcome is not Outcome.SUCCEEDED and task.is_final
         stored = None
         if task.is_on_disk and task.is_final and task.ending is None and self._store is not None:
-            stored = self._store.result(task.sequence)
+            try:
+                stored = self._store.result(task.sequence)
+            except StoreBroken as error:
+                return TaskReport(task.task_id, "failed", "lost", error_message=str(error))
+            if stored is None and not is_failure:  # it was dropped while it waited for its turn
+                message = "it has ended, and its result is kept no longer"
+                return TaskReport(task.task_id, "failed", "lost", error_message=message)
         return report_of(task, self._outputs.last_lines(task.task_id) if is_failure else "", stored)

@@ -101,7 +101,7 @@ class Journal:
     @property
     def ticket(self) -> int:
         """The number of the batch that holds everything marked so far."""
-        return self._last_cut + 1 if self._dirty else self._last_cut
+        return self._last_cut + 1 if self._dirty or self._forgotten else self._last_cut
 
     async def wait_idle(self) -> None:
         """Return when everything marked is on disk, or can't be written."""

@@ -42,6 +42,15 @@ def open_listener(settings: ServerSettings) -> socket.socket:
     return listener
 
 
+def file_at(address: tuple[str, int] | str) -> tuple[int, int] | None:
+    """Return what tells the file of a Unix socket from all others there are; None if there is no file."""
+    try:
+        found = os.stat(address) if isinstance(address, str) else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 def _open_unix(path: str) -> socket.socket:
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -19,7 +19,7 @@ from palpable._core import effects as effect
 from palpable._core import events
 from palpable._core.engine import Engine
 from palpable._core.task_record import TaskRecord
-from palpable._store.store import Store
+from palpable._store.store import Store, StoreBroken
 from palpable._wire.messages import RequestFailed
 from palpable._zygote.settings import ZygoteSettings
 from palpable.servants.delivery import Delivery, Peer
@@ -54,6 +54,7 @@ class Manager(Servant):
         settings: the server's.
         make_zygote_settings: given what to preload, returns the settings for a zygote.
         on_request: called with a peer and a request of a task.
+        on_gone: called with a peer that made requests from inside a task, when its process has ended.
         store: where tasks are kept; None: in memory alone.
         on_broken: called when the store can't be written any more.
     """
@@ -63,6 +64,7 @@ class Manager(Servant):
         settings: ServerSettings,
         make_zygote_settings: Callable[[list[str]], ZygoteSettings],
         on_request: Callable[[Peer, Any], None],
+        on_gone: Callable[[Peer], None],
         task_token: str,
         store: Store | None = None,
         on_broken: Callable[[], None] = lambda: None,
@@ -98,7 +100,7 @@ class Manager(Servant):
         self.links: dict[int, ProcessLink] = {}
         self.utc_offset = time.time() - time.monotonic()
         self.rows = TaskRows(self.utc_offset, store.boot if store is not None else 0)
-        self.messages = TaskMessages(self, on_request)
+        self.messages = TaskMessages(self, on_request, on_gone)
         self.queue = OrderQueue(Orders(self, task_token).carry_out, self._on_carried_out)
         self._make_zygote_settings = make_zygote_settings
         self._on_broken = on_broken
@@ -256,6 +258,7 @@ class Manager(Servant):
         self.delivery.withdraw_pushes(task_ids)
         if task_ids:
             self.handle(events.SubmissionsWithdrawn(task_ids))
+            self.delivery.on_withdrawn(task_ids)
         for order in refused:
             order.peer.send(RequestFailed(request_id=order.request_id, error="StoreFull", message=FULL_MESSAGE))
 
@@ -269,15 +272,22 @@ class Manager(Servant):
     # --- effects out ---
 
     def stored_request(self, task: TaskRecord) -> bytes:
-        """Return the payload of the request of a recovered task."""
+        """Return the payload of the request of a recovered task; b"" if it is damaged, or lost."""
         assert self.store is not None
-        return self.store.request(task.sequence) or b""
+        try:
+            return self.store.request(task.sequence) or b""
+        except StoreBroken as error:
+            logger.error("task %s can't be run: %s", task.task_id, error)
+            return b""
 
     def _stored_output(self, task_id: str) -> bytes:
         task = self.engine.tasks.get(task_id)
         if self.store is None or task is None or not task.is_on_disk:
             return b""
-        return self.store.output(task.sequence)
+        try:
+            return self.store.output(task.sequence)
+        except StoreBroken as error:
+            return f"[{error}]\n".encode()
 
     # --- upkeep ---
 
@@ -297,4 +307,9 @@ class Manager(Servant):
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, math.inf
+        # The timer against answers: this process may have been stopped, or busy, for longer than a task was to take
+        # that was ready in time. Its answer lies in the socket, and counts.
+        for runner_id in self.engine.overdue_runners(time.monotonic()):
+            if (link := self.links.get(runner_id)) is not None:
+                link.drain()
         self.handle(events.TimePassed())

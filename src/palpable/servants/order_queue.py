@@ -27,6 +27,8 @@ class Accept(effect.Effect, frozen=True):
     request_id: int
     new_task_ids: list[str]
     """All of them, if none was known before; else empty."""
+    known_task_ids: list[str]
+    """Those that were."""
 
 
 class Saving(Protocol):
@@ -175,9 +177,17 @@ class OrderQueue:
     def take_refusable(self, can_withdraw: Callable[[str], bool]) -> list[Accept]:
         """Take out the acceptances that can still become refusals."""
         refusable = []
+        accepts = [order for _, order in self._peers if type(order) is Accept]
+        # Somebody else may have submitted the same (by its key), and hears of a refusal only if it is his own.
+        kept = {task_id for order in accepts for task_id in order.known_task_ids}
         for entry in list(self._peers):
             order = entry[1]
-            if type(order) is Accept and order.new_task_ids and all(map(can_withdraw, order.new_task_ids)):
+            if (
+                type(order) is Accept
+                and order.new_task_ids
+                and kept.isdisjoint(order.new_task_ids)
+                and all(map(can_withdraw, order.new_task_ids))
+            ):
                 refusable.append(order)
                 self._peers.remove(entry)
         return refusable

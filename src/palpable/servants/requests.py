@@ -160,7 +160,7 @@ class Requests:
         manager.queue.call_done(answer)
 
     def _retry(self, peer: Peer, request: RetryTasks) -> None:
-        refusal = self.submissions.reason_to_refuse()
+        refusal = self.submissions.reason_to_refuse(peer)
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
             return
@@ -189,6 +189,7 @@ class Requests:
 
     def _read_logs(self, peer: Peer, request: ReadLogs) -> None:
         key = (peer.connection_id, request.request_id)
+        self._stop_reading(peer, StopReading(request_id=request.request_id))  # one that nobody could stop, else
         reading = LogReading(self.manager, peer, request, on_done=lambda: self._readings.pop(key, None))
         self._readings[key] = reading
         reading.start()

@@ -22,7 +22,7 @@ from palpable._zygote.leftovers import end_leftovers
 from palpable._zygote.os_calls import become_subreaper
 from palpable._zygote.settings import ZygoteSettings
 from palpable.servants.client_session import Admission, ClientSession
-from palpable.servants.listener import open_listener, tls_context
+from palpable.servants.listener import file_at, open_listener, tls_context
 from palpable.servants.log_files import LogFiles
 from palpable.servants.manager import Manager
 from palpable.servants.open_files import allow_many_files
@@ -96,11 +96,18 @@ class ServerLoop:
         self._task_files = allow_many_files()
         context = tls_context(settings)
         listener = open_listener(settings)
+        socket_file = file_at(settings.address)
         self.address = settings.address if settings.family == "AF_UNIX" else listener.getsockname()[:2]
         task_token = secrets.token_hex(16)
         requests = Requests(self._describe, self.stop)
         manager = Manager(
-            settings, self._zygote_settings, requests.handle, task_token, self._store, on_broken=self._fail
+            settings,
+            self._zygote_settings,
+            requests.handle,
+            requests.disconnected,
+            task_token,
+            self._store,
+            on_broken=self._fail,
         )
         requests.manager, requests.submissions = manager, Submissions(manager)
         admission = Admission(settings.authkey, self._info(), task_token, requests, settings.max_payload_bytes)
@@ -119,9 +126,9 @@ class ServerLoop:
                 await self._stopping.wait()
                 await self._drain(manager)
             finally:
-                # While we still listen: so long the path is ours. Once the listener is closed, the next server may put
-                # its own socket there, though our tasks have yet to end.
-                if settings.family == "AF_UNIX":
+                # While we still listen: so long the path is ours, unless somebody removed it. Once the listener is
+                # closed, the next server may put its own socket there, though our tasks have yet to end.
+                if socket_file is not None and file_at(settings.address) == socket_file:
                     with contextlib.suppress(OSError):
                         os.unlink(str(settings.address))
             logger.info("stopping")

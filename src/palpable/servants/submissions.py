@@ -23,6 +23,9 @@ from palpable.units.task_options import filled_in
 
 RESERVE_BYTES = 16 << 20
 """Room on the disk of the store that new tasks must leave, so that how the accepted ones end can be written."""
+PRIORITY_MAX = 1 << 31
+ID_MAX_CHARACTERS = 64
+"""Clients make ids of 32."""
 ROOM_SECONDS = 0.05
 """How long the answer to the question how much room there is holds."""
 
@@ -39,8 +42,12 @@ class Submissions:
         """Accept the tasks, or refuse them as a whole."""
         manager = self._manager
         options, known = filled_in(request.options, manager.settings.task_options), manager.engine.tasks
+        ids = [task.task_id for task in request.tasks]
+        if len(set(ids)) < len(ids):  # as with ids that are known: the first counts
+            request = replace(request, tasks=list({task.task_id: task for task in reversed(request.tasks)}.values()))
+            ids = [task.task_id for task in request.tasks]
         # What was accepted stays so, also when its client was not told, and submits it again to a server that drains.
-        is_known = bool(request.tasks) and all(task.task_id in known for task in request.tasks)
+        is_known = bool(ids) and all(task_id in known for task_id in ids)
         refusal = None if is_known else self._reason_to_refuse(peer, request)
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
@@ -54,10 +61,11 @@ class Submissions:
                 new.append(events.NewTask(task.task_id, options.name or task.name, task.function_key, task))
                 if task.function_key:
                     manager.functions.refer(task.function_key)
+        known_ids = [task_id for task_id in ids if task_id in known] if len(new) < len(ids) else []
         if request.delivery == "push":
-            if len(new) < len(request.tasks):
-                manager.delivery.hand_over_pushes([task.task_id for task in request.tasks], peer)
-            manager.delivery.push_to(peer, [task.task_id for task in request.tasks], needs_exit=request.needs_exit)
+            if known_ids:
+                manager.delivery.hand_over_pushes(ids, peer)
+            manager.delivery.push_to(peer, ids, needs_exit=request.needs_exit)
         manager.handle(
             events.TasksSubmitted(
                 new,
@@ -67,10 +75,10 @@ class Submissions:
                 due_at=_due_at(options),
             ),
             # Before anything follows from it, so that no result overtakes the acceptance.
-            first=Accept(peer, request.request_id, _ids(new) if len(new) == len(request.tasks) else []),
+            first=Accept(peer, request.request_id, [] if known_ids else ids, known_ids),
         )
-        if len(new) < len(request.tasks) and request.delivery == "push":
-            manager.push_known([task.task_id for task in request.tasks])
+        if known_ids and request.delivery == "push":
+            manager.push_known(ids)
 
     def retry(self, task_ids: list[str]) -> list[str]:
         """Submit once more what these tasks ran, each as a new task; return the new ids, "" where that can't be."""
@@ -93,13 +101,15 @@ class Submissions:
             )
         return new_ids
 
-    def reason_to_refuse(self) -> tuple[str, str] | None:
+    def reason_to_refuse(self, peer: Peer) -> tuple[str, str] | None:
         """Return why nothing new is accepted at all, as an error's name and text; None if it is."""
         manager = self._manager
         if manager.engine.is_stopping:
             return "ServerUnreachable", "the server is stopping and accepts no new tasks"
         if manager.journal is not None and (manager.journal.is_full or self._room_bytes() < RESERVE_BYTES):
             return "StoreFull", FULL_MESSAGE
+        if manager.engine.is_draining and not peer.inside_task:
+            return "ServerDraining", "the server finishes what runs and accepts nothing new"
         return None
 
     def _request_again(self, task: TaskRecord, task_id: str) -> TaskRequest:
@@ -128,15 +138,13 @@ class Submissions:
 
     def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
         manager = self._manager
-        refusal = _out_of_range(request.options) or self.reason_to_refuse()
+        refusal = _out_of_range(request.options) or _unfit_id(request.tasks) or self.reason_to_refuse(peer)
         if refusal is not None:
             return refusal
         if peer.inside_task:
             parent = manager.engine.tasks.get(peer.inside_task)
             if parent is None or parent.is_final:
                 return "TaskCancelled", f"task {peer.inside_task} has ended and can submit no sub-tasks"
-        elif manager.engine.is_draining:
-            return "ServerDraining", "the server finishes what runs and accepts nothing new"
         functions = manager.functions
         for task in request.tasks:
             if task.function_key and task.function_key not in functions and task.function_key not in request.functions:
@@ -151,10 +159,6 @@ class Submissions:
             found = os.statvfs(os.path.dirname(store.path) or ".")
             self._free_bytes = found.f_bavail * found.f_frsize
         return self._free_bytes if store is not None and store.path else RESERVE_BYTES
-
-
-def _ids(tasks: list[events.NewTask]) -> list[str]:
-    return [task.task_id for task in tasks]
 
 
 def _due_at(options: TaskOptions) -> float | None:
@@ -174,4 +178,14 @@ def _out_of_range(options: TaskOptions) -> tuple[str, str] | None:
         value = getattr(options, name)
         if not 0 <= value < float("inf"):
             return "ValueError", f"{name} must be 0 or more, not {value}"
+    if abs(options.priority) > PRIORITY_MAX:  # a store has no room for any number
+        return "ValueError", f"priority must be from -{PRIORITY_MAX} to {PRIORITY_MAX}, not {options.priority}"
+    return None
+
+
+def _unfit_id(tasks: list[TaskRequest]) -> tuple[str, str] | None:
+    """Ids go into environment variables, and into the lists that people read."""
+    for task in tasks:
+        if not 0 < len(task.task_id) <= ID_MAX_CHARACTERS or not task.task_id.isprintable():
+            return "ValueError", f"a task's id must be 1 to {ID_MAX_CHARACTERS} characters, not {task.task_id[:80]!r}"
     return None

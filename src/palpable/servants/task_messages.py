@@ -29,11 +29,15 @@ class TaskMessages:
     Args:
         manager: is told.
         on_request: called with a peer and a request of a task.
+        on_gone: called with a peer that made requests, when its process has ended.
     """
 
-    def __init__(self, manager: Manager, on_request: Callable[[Peer, Any], None]) -> None:
+    def __init__(
+        self, manager: Manager, on_request: Callable[[Peer, Any], None], on_gone: Callable[[Peer], None]
+    ) -> None:
         self._manager = manager
         self._on_request = on_request
+        self._on_gone = on_gone
 
     def on_messages(self, link: ProcessLink, messages: list[Any]) -> None:
         """A task process has spoken."""
@@ -99,14 +103,11 @@ class TaskMessages:
             begun = [*runner.ended, *list(runner.inbox)[: max(0, len(runner.inbox) - unclaimed)]]
             last = begun[-1] if begun else None
         if link.spool_path and spool_size(link.spool_path):
-            if last is not None:
+            if last is not None and last.task_id in self._manager.engine.tasks:  # else it was forgotten meanwhile
                 self._manager.outputs.collect(last.task_id, link.spool_path, link.collected_bytes)
             empty_spool(link.spool_path)
         link.close()
         self._manager.links.pop(link.runner_id, None)
-        self._manager.peers.pop(link.connection_id, None)
-        self._manager.delivery.disconnected(link)
-        self._manager.functions.connection_closed(link.connection_id)
         self._manager.handle(
             events.RunnerExited(
                 link.runner_id,
@@ -116,4 +117,8 @@ class TaskMessages:
                 unclaimed,
             )
         )
+        if link.connection_id in self._manager.peers:
+            # After its task has ended: what that waited for ends with it, though a wait that is given up ends nothing.
+            link.inside_task = ""
+            self._on_gone(link)
         self._manager.check_ended()

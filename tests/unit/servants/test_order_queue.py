@@ -1,0 +1,49 @@
+"""What waits for the disk, and what can still be refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from palpable._core import effects as effect
+from palpable._core.task_record import TaskRecord
+from palpable.servants.order_queue import Accept, OrderQueue
+
+
+class Peer:
+    connection_id, inside_task, is_writable = 1, "", True
+
+    def send(self, message: Any) -> None:
+        raise AssertionError("nothing is on disk")
+
+
+class Disk:
+    """A journal that writes nothing."""
+
+    committed, ticket = 0, 1
+
+    def mark(self, task: TaskRecord, *, is_new: bool = False) -> None: ...
+    def forget(self, task: TaskRecord) -> None: ...
+
+
+def _queue_on_a_full_disk() -> OrderQueue:
+    def carry_out(order: effect.Effect) -> None:
+        raise AssertionError("nothing is on disk")
+
+    queue = OrderQueue(carry_out, lambda: None)
+    queue.journal = Disk()
+    return queue
+
+
+def test_an_acceptance_can_become_a_refusal() -> None:
+    queue = _queue_on_a_full_disk()
+    queue.enter([], first=Accept(Peer(), 1, ["a", "b"], []))
+    assert [order.request_id for order in queue.take_refusable(lambda task_id: True)] == [1]
+    assert queue.take_refusable(lambda task_id: True) == []
+
+
+def test_what_somebody_else_has_submitted_too_is_not_refused() -> None:
+    queue = _queue_on_a_full_disk()
+    queue.enter([], first=Accept(Peer(), 1, ["a"], []))
+    queue.enter([], first=Accept(Peer(), 2, [], ["a"]))
+    queue.enter([], first=Accept(Peer(), 3, ["b"], []))
+    assert [order.request_id for order in queue.take_refusable(lambda task_id: True)] == [3]
