@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from palpable import task
 from palpable._wire.messages import TaskOptions
@@ -38,6 +39,9 @@ def test_of_those_who_set_an_option_the_nearest_wins(
     expected = {}
     for level in [client, *functions, *calls]:
         expected.update(level)
-    sent = TaskOptions(**{name: value for name, value in expected.items() if value is not None})
-    assert levels.of(function) == sent
+    values = {name: value for name, value in expected.items() if value is not None}
+    to_default = {name for name, value in values.items() if value == getattr(TaskOptions(), name)}
+    sent = levels.of(function)
+    assert set(sent.set_to_default) == to_default
+    assert replace(sent, set_to_default=()) == TaskOptions(**values)
     assert levels.of(function) is levels.of(function)
