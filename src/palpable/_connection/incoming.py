@@ -89,6 +89,9 @@ class Incoming:
             self._flush_at_once()
 
     def _on_watched(self, message: ResultsWatched) -> None:
+        # Who only waits for a long task hears nothing else for as long as it runs, however often the server is started
+        # again meanwhile. Who has submitted hears whether that was accepted; until then it may be what breaks it.
+        self.has_progressed = self.has_progressed or not self._outbox.expects_acceptance
         for task_id in message.unknown:
             self._pending.fail_taker(
                 task_id,

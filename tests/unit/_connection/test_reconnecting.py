@@ -351,6 +351,20 @@ def test_a_connection_that_breaks_every_time_is_not_made_for_ever(durable_server
         assert client.run(double, 4) == 8
 
 
+def test_who_waits_for_a_long_task_survives_any_number_of_breaks(durable_server: FakeServer) -> None:
+    with Client(durable_server.address, None, b"key", reconnect_seconds=0.5) as client:
+        durable_server.hold()
+        future = client.submit(double, 4)
+        connection = client._get_connection()
+        wait_until(lambda: connection.link.incoming.has_progressed and not connection.link.outbox.unanswered)
+        for breaks in range(1, 21):  # for longer than half a second, were each one but another try
+            durable_server.drop_connections()
+            wait_until(lambda breaks=breaks: len(durable_server.received_of(WatchResults)) == breaks)
+            wait_until(lambda: connection.link.incoming.has_progressed)
+        durable_server.release()
+        assert future.result(20) == 8
+
+
 def test_a_wrong_key_ends_the_tries(durable_server: FakeServer, durable_client: Client) -> None:
     future = _held(durable_server, durable_client)
     durable_server.authkey = b"another"
