@@ -6,6 +6,7 @@ Runs in: the server process. Speaks with: one task process, over the private soc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from palpable._wire.messages import FromTaskProcess, RunTasks, TaskOrder
 
 if TYPE_CHECKING:
     from palpable._zygote.zygote_handle import ZygoteHandle
+
+logger = logging.getLogger("palpable.server")
 
 SMALL_RECEIVE_BYTES, LARGE_RECEIVE_BYTES = 1 << 16, 1 << 18
 """Read from a socket at once; the larger after a read that was full. For that the C library maps memory anew at every
@@ -221,7 +224,8 @@ class ProcessLink:
             return False
         try:
             messages = self._reader.feed(data)
-        except FrameError:
+        except FrameError as error:
+            logger.warning("process %s is ended, as it does not speak as a task process does: %s", self.pid, error)
             self._stop_reading()
             if self.zygote is not None and self.pid is not None:
                 self.zygote.end_process(self.pid, 0.0)
