@@ -74,6 +74,40 @@ def test_an_initializer_prepares_each_process() -> None:
             assert set(executor.map(_setting_of, range(10), chunksize=3)) == {"set"}
 
 
+def test_what_an_initializer_of_the_main_script_assigns_is_found_by_every_later_call(tmp_path: Path) -> None:
+    printed = run_script(tmp_path, _SCRIPT_WITH_INITIALIZER)
+    assert printed == "['first set 0', 'first set 1', 'first set 2']\n[8, 9]\n[8, 9]\n"
+
+
+_SCRIPT_WITH_INITIALIZER = """
+from palpable import Executor
+
+SETTING = None
+CACHE = {}
+
+
+def prepare(value):
+    global SETTING
+    SETTING = value
+    CACHE["number"] = 7
+
+
+def setting_of(number):
+    return f"first {SETTING} {number}"
+
+
+def number_of(number):
+    return CACHE["number"] + number
+
+
+if __name__ == "__main__":
+    with Executor(1, initializer=prepare, initargs=("set",)) as executor:
+        print(list(executor.map(setting_of, range(3))))
+        print(list(executor.map(number_of, [1, 2])))
+        print(list(executor.map(number_of, [1, 2], chunksize=2)))
+"""
+
+
 def _setting() -> str:
     return SETTING
 

@@ -69,6 +69,13 @@ def test_start_returns_the_server_once_it_listens() -> None:
     server.close()
 
 
+def test_a_server_that_is_not_started_has_no_client_and_says_so() -> None:
+    server = Server(num_workers=1)
+    assert repr(server) == "<Server not running>"
+    with pytest.raises(RuntimeError, match="not started"):
+        server.client()
+
+
 def test_each_step_may_be_taken_twice() -> None:
     server = Server(num_workers=1)
     server.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from palpable import Client, Server
-from palpable.units.task_exceptions import PalpableError
+from palpable.units.task_exceptions import PalpableError, ServerStartError
 from support import tasks
 
 FOLDER = Path(__file__).parents[1] / "support" / "tls"
@@ -40,6 +40,14 @@ def test_a_client_that_trusts_another_certificate_refuses_the_server(tls_server:
     with Client(tls_server.address, "AF_INET", b"key", tls=OTHER_CERTIFICATE) as client:
         with pytest.raises(PalpableError, match=r"(?i)certificate"):
             client.run(tasks.double, 1)
+
+
+def test_a_server_whose_certificate_cannot_be_used_says_which_file(tmp_path: Path) -> None:
+    for certificate in (tmp_path / "missing.crt", KEY, OTHER_CERTIFICATE):
+        server = Server(tmp_path / "logs", ("127.0.0.1", 0), authkey=b"key", num_workers=1, tls=(certificate, KEY))
+        with pytest.raises(ServerStartError, match=certificate.name):
+            server.start()
+        server.close()
 
 
 def test_a_client_without_tls_gets_a_clear_error(tls_server: Server) -> None:

@@ -82,14 +82,13 @@ class ServingAddress:
 
     @classmethod
     def _unix(cls, socket: str | None) -> Self:
-        if socket is None:
-            runtime_folder(create=True)
-            return cls(path=default_address().path, is_default=True)
         try:
-            path = make_address(Path(socket)).path
+            path = default_address().path if socket is None else make_address(Path(socket)).path
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return cls(path=path)
+        if socket is None:
+            runtime_folder(create=True)
+        return cls(path=path, is_default=socket is None)
 
     def _with_key(self, authkey_file: str | None) -> Self:
         if authkey_file is None and os.environ.get(KEY_VARIABLE):

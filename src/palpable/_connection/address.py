@@ -12,7 +12,7 @@ import stat
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from palpable._connection import inside
 from palpable._connection.authkey import KEY_FILE_NAME, read_authkey_file
@@ -46,7 +46,7 @@ class Address(NamedTuple):
     def url(self) -> str:
         """As text; `parse_url` turns it back."""
         if self.path:
-            return f"unix://{quote(self.path)}"
+            return f"unix://{quote(os.fsencode(self.path))}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'tls' if self.is_tls else 'tcp'}://{host}:{self.port}"
 
@@ -70,7 +70,7 @@ def parse_url(url: str) -> Address:
     except ValueError:
         port = None
     if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
-        return _unix(unquote(parts.path))
+        return _unix(os.fsdecode(unquote_to_bytes(parts.path)))
     if parts.scheme in ("tcp", "tls") and parts.hostname and port and not parts.path.strip("/"):
         return Address(host=parts.hostname, port=port, is_tls=parts.scheme == "tls")
     raise ValueError(

@@ -23,14 +23,8 @@ from typing import Any, TypeVar
 from palpable._connection.checks import check_number
 from palpable._wire.messages import TaskRequest
 from palpable._wire.payload import dumps_call, dumps_function, dumps_params, name_of
-from palpable.integrations.executor_pool import (
-    ExecutorFuture,
-    ExecutorPool,
-    Isolation,
-    Preparation,
-    Starred,
-    call_prepared,
-)
+from palpable.integrations.executor_initializer import Preparation, Prepared
+from palpable.integrations.executor_pool import ExecutorFuture, ExecutorPool, Isolation
 from palpable.units.client import Client
 from palpable.units.task import new_task_id
 from palpable.units.task_exceptions import NotPicklable
@@ -98,15 +92,9 @@ class Executor(concurrent.futures.Executor):
             RuntimeError: after `shutdown`, or when the interpreter exits.
             BrokenProcessPool: the initializer failed.
         """
-        preparation = self._pool.preparation
         try:
-            if preparation is None:
-                key, data, name = dumps_function(fn)
-                payload = dumps_call(args, kwargs)
-            else:
-                key, data, _ = dumps_function(call_prepared)
-                name = name_of(fn)
-                payload = dumps_call((preparation, fn, args, kwargs), {})
+            key, data, name = dumps_function(self._prepared(fn))
+            payload = dumps_call(args, kwargs)
         except NotPicklable as error:
             return self._pool.fail(new_task_id(), error)
         return self._pool.submit(TaskRequest(new_task_id(), "call", key, payload, name), data, fn)
@@ -142,10 +130,14 @@ class Executor(concurrent.futures.Executor):
             return _results(self._pool, futures, submitted, lambda future: _result_of(future, deadline))
         return _flattened(_results(self._pool, futures, submitted, lambda future: _chunk_of(future, deadline)))
 
+    def _prepared(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        preparation = self._pool.preparation
+        return fn if preparation is None else Prepared(fn, preparation)
+
     def _submit_chunks(
         self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], chunksize: int
     ) -> Iterator[ExecutorFuture[Any]]:
-        key, data, _ = dumps_function(Starred(fn, self._pool.preparation))
+        key, data, _ = dumps_function(_Starred(self._prepared(fn)))
         while chunk := list(itertools.islice(calls, chunksize)):
             request = TaskRequest(new_task_id(), "chunk", key, dumps_params(chunk), name_of(fn))
             yield self._pool.submit(request, data, fn)
@@ -176,6 +168,16 @@ class Executor(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<Executor on {self._pool.client or 'a private server'}>"
+
+
+class _Starred:
+    """`fn`, called with its arguments as one tuple."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        return self._fn(*args)
 
 
 def _results(

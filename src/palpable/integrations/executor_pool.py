@@ -9,7 +9,6 @@ import concurrent.futures
 import concurrent.futures.process
 import logging
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from palpable._connection import questions
 from palpable._wire.chunk_failure import results_before
 from palpable._wire.messages import TaskReport, TaskRequest
+from palpable.integrations.executor_initializer import FAILED_TYPES, Preparation
 from palpable.units.task_exceptions import PalpableError, RemoteTraceback
 from palpable.units.task_future import TaskFuture
 
@@ -35,59 +35,6 @@ logger = logging.getLogger("concurrent.futures")
 Isolation = Literal["task", "worker"]
 
 _make_remote_traceback: Any = concurrent.futures.process._RemoteTraceback  # what the pools of the library raise from
-
-
-class Preparation:
-    """The initializer of one executor, on its way into task processes."""
-
-    def __init__(self, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:
-        self._key = secrets.token_hex(8)
-        self._initializer = initializer
-        self._initargs = initargs
-
-    def ensure(self) -> None:
-        """Call the initializer, unless this process has.
-
-        Raises:
-            InitializerFailed: it raised.
-        """
-        if self._key in _prepared:
-            return
-        try:
-            self._initializer(*self._initargs)
-        except BaseException as error:
-            raise InitializerFailed(f"{type(error).__name__}: {error}") from error
-        _prepared.add(self._key)
-
-
-_prepared: set[str] = set()
-"""In a task process: the executors whose initializer has been called here."""
-
-
-class InitializerFailed(PalpableError):
-    """The initializer of an executor raised, in a task process."""
-
-
-_FAILED_TYPES = (f"{InitializerFailed.__module__}.{InitializerFailed.__qualname__}", InitializerFailed.__qualname__)
-
-
-def call_prepared(preparation: Preparation, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Return `fn(*args, **kwargs)`, called in a process where the initializer has been called."""
-    preparation.ensure()
-    return fn(*args, **kwargs)
-
-
-class Starred:
-    """`fn`, called with its arguments as one tuple."""
-
-    def __init__(self, fn: Callable[..., Any], preparation: Preparation | None) -> None:
-        self._fn = fn
-        self._preparation = preparation
-
-    def __call__(self, args: tuple[Any, ...]) -> Any:
-        if self._preparation is not None:
-            self._preparation.ensure()
-        return self._fn(*args)
 
 
 class ExecutorFuture(TaskFuture[T]):
@@ -212,7 +159,7 @@ class ExecutorPool:
 
     def broken_by(self, report: TaskReport) -> BrokenProcessPool | None:
         """Return what a future with this report raises, if it says, or follows from, that the initializer failed."""
-        if not self.broken and (self.preparation is None or report.error_type not in _FAILED_TYPES):
+        if not self.broken and (self.preparation is None or report.error_type not in FAILED_TYPES):
             return None
         if not self.broken:
             self.broken = f"A process initializer failed, the pool is not usable anymore: {report.error_message}"

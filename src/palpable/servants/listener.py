@@ -99,11 +99,19 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     """Return the TLS settings of the server; None without TLS.
 
     Raises:
-        OSError, ssl.SSLError: the certificate or the key cannot be loaded.
+        OSError: the certificate or the key cannot be loaded; it names the file.
     """
     if settings.tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(*settings.tls)
+    certificate, key = settings.tls
+    for path in (certificate, key):  # OpenSSL does not say which of them it can't read
+        with open(path, "rb"):
+            pass
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        reason = f"no certificate, or not that of the key {key} ({error.reason or error.strerror})"
+        raise OSError(errno.EINVAL, reason, certificate) from error
     return context

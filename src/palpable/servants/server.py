@@ -151,6 +151,10 @@ class Server(Servant):
         self._was_stopped = False
         self._owner_pid = os.getpid()
 
+    def __repr__(self) -> str:
+        state = f"listening on {self.address!r}" if self.is_listening else "not running"
+        return f"<{type(self).__name__} {state}>"
+
     # --- what clients need ---
 
     @property
@@ -173,9 +177,15 @@ class Server(Servant):
         return path
 
     def client(self) -> Client:
-        """Return a client of this server."""
+        """Return a client of this server.
+
+        Raises:
+            RuntimeError: it has no address before it is started.
+        """
         from palpable.units.client import Client
 
+        if not self.address:
+            raise RuntimeError("the server is not started: call start() first, or use it in a with statement")
         tls = self._settings["tls"]
         return Client(self.address, self._family, self._authkey, tls=None if tls is None else tls[0])
 

@@ -147,5 +147,5 @@ def test_a_state_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     line = refusal(1, "serve")
-    assert str(tmp_path / "file") in line
+    assert str(tmp_path / "file") in line and "--store none" in line
     assert not os.path.exists(tmp_path / "home" / "server.sock")

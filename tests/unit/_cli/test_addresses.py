@@ -41,6 +41,16 @@ def test_the_default_server_lives_in_a_private_folder(home: Path) -> None:
     assert where.how_to_reach == "Client() and the other commands find it."
 
 
+def test_a_runtime_folder_too_deep_for_a_socket_is_refused_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("deep" * 30)
+    monkeypatch.setenv("PALPABLE_HOME", str(deep))
+    with pytest.raises(click.UsageError, match="107 bytes"):
+        _choose()
+    assert not deep.exists()
+
+
 def test_its_key_is_kept() -> None:
     assert _choose().authkey == _choose().authkey
 

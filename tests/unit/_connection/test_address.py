@@ -37,6 +37,12 @@ def test_a_url_and_its_address_turn_into_each_other(url: str) -> None:
     assert parse_url(url).url == url
 
 
+def test_a_path_that_is_no_text_has_a_url_too() -> None:
+    path = os.fsdecode(b"/run/caf\xe9")
+    assert Address(path=path).url == "unix:///run/caf%E9"
+    assert parse_url("unix:///run/caf%E9").path == path
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://a:1", "tcp://a", "tcp://:5", "tcp://a:0", "tcp://a:99999", "unix://relative", "unix:///", "", "tcp://a:x"],

@@ -192,7 +192,13 @@ def _make_server(where: ServingAddress, **settings: Any) -> Server:
 def _store_path(store: str | None) -> str | None:
     if store == "none":
         return None
-    return str(default_store(create=True)) if store is None else store
+    try:
+        return str(default_store(create=True)) if store is None else store
+    except OSError as error:
+        raise Failure(
+            f"can't make the folder of the store, {error.filename}: {error.strerror}. Name a file with --store, or "
+            f"keep nothing: --store none."
+        ) from None
 
 
 def _announce(where: ServingAddress, server: Server, num_workers: int, *, as_json: bool) -> None:

@@ -71,8 +71,8 @@ def _summary(url: str, status: dict[str, Any]) -> list[tuple[str, str]]:
         lines.insert(
             1, ("draining", f"{counts.get('running', 0)} still running; to take it back: palpable drain --off")
         )
-    if status["preloaded"]:
-        lines.append(("preloaded", ", ".join(status["preloaded"])))
+    if preloaded := [name for name in status["preloaded"] if name not in status["not_preloaded"]]:
+        lines.append(("preloaded", ", ".join(preloaded)))
     lines += [("not loaded", one_line(f"{name}: {why}")) for name, why in status["not_preloaded"].items()]
     return lines
 
