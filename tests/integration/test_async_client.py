@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,18 @@ def test_ten_thousand_calls_are_awaited_together_without_a_thread(server: Server
     assert asyncio.run(main()) == list(range(0, 20_000, 2))
 
 
-def test_a_stream_of_an_asynchronous_source_runs_on_real_processes(server: Server) -> None:
+@pytest.fixture(scope="session")
+def run_on_uvloop() -> Callable[..., Any]:
+    """`uvloop.run`, after uvloop has opened the pipe that it keeps for as long as the process lives."""
+    uvloop = pytest.importorskip("uvloop")
+    uvloop.run(asyncio.sleep(0))
+    run: Callable[..., Any] = uvloop.run
+    return run
+
+
+def test_a_stream_of_an_asynchronous_source_runs_on_real_processes(
+    run_on_uvloop: Callable[..., Any], server: Server
+) -> None:
     async def source() -> AsyncIterator[int]:
         for number in range(2000):
             yield number
@@ -82,5 +94,4 @@ def test_a_stream_of_an_asynchronous_source_runs_on_real_processes(server: Serve
             assert found == [0, 1, 2]
 
     asyncio.run(main())
-    uvloop = pytest.importorskip("uvloop")
-    uvloop.run(main())
+    run_on_uvloop(main())

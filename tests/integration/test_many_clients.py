@@ -69,6 +69,8 @@ def test_a_thousand_clients_that_wait_take_little_of_the_server_and_leave_nothin
                 await asyncio.sleep(0.01)
         return used
 
+    with server.client() as client:
+        wait_until(lambda: client.get_status()["processes"]["idle"] == 4)  # each has a socket
     before, files_before = process.memory_info().rss, process.num_fds()
     assert asyncio.run(main()) - before < 50 << 20
     wait_until(lambda: process.num_fds() <= files_before + 2)

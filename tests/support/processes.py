@@ -15,6 +15,9 @@ import psutil
 from support.wait import wait_until
 
 RUN_MARK = "PALPABLE_TEST_RUN"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several test processes side by side, each of which may look for its own only.
+    os.environ[RUN_MARK] = secrets.token_hex(8)
 run_id = os.environ.setdefault(RUN_MARK, secrets.token_hex(8))
 
 

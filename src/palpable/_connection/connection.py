@@ -53,6 +53,8 @@ FRESH_SECONDS = 0.01
 """So long after somebody read, a connection is taken to be alive."""
 CLOSE_SECONDS = 2.0
 """How long `close` tries to send what is unsent."""
+ACCEPTANCE_SECONDS = 0.01
+"""How often it looks whether everything is accepted, at most; only before the end."""
 EXIT_SECONDS = 1.0
 """How long the exit of the interpreter does."""
 
@@ -525,11 +527,21 @@ class Connection:
         self.link.dispose()
 
     def _flush_at_end(self, seconds: float) -> None:
+        """Send everything, and see it accepted, within so long.
+
+        To send is not enough: the server would find the connection closed when it answers the first of what it reads,
+        and read no further.
+        """
+        deadline = monotonic() + seconds
         if not self._is_up and self.needs_link and self._outbox.expects_acceptance:
             with suppress(ServerUnreachable):
                 self.wait(lambda: self._is_up, (), seconds)
         if self._is_up:
             self._sender.flush_at_end(seconds)
+        while self._is_up and self._outbox.expects_acceptance and (left := deadline - monotonic()) > 0:
+            with suppress(ServerUnreachable):
+                # In steps: if another thread reads, nothing wakes this one for an acceptance.
+                self.wait(lambda: not self._outbox.expects_acceptance, (), min(left, ACCEPTANCE_SECONDS))
 
     def close_when_idle(self) -> None:
         """The client is gone: close once no future is pending. Waits for nothing: the garbage collector calls it."""

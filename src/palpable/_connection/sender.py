@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from palpable._connection.outbox import Outbox
@@ -116,6 +116,12 @@ class Sender:
         try:
             if self._is_direct:
                 self._outbox.flush(self._send, wait_writable)
+                while self._outbox.is_written_elsewhere and not self.is_over:
+                    # The background thread is in the middle of it, and would find the stream closed for the rest. It
+                    # waits for the stream, as we do now; or it is about to go on, for which it needs the interpreter.
+                    wait_writable()
+                    sleep(0.001)
+                    self._outbox.flush(self._send, wait_writable)
                 return
             self._background.wake()
             while self._outbox.has_unsent and self._background.is_running and not self.is_over:

@@ -37,7 +37,7 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_a_value_arrives_equal_and_of_its_type(value: Any) -> None:
     expected = value.tobytes() if isinstance(value, memoryview) else value
     for arrived in (
