@@ -5,7 +5,7 @@ set -eu
 PALPABLE_HOME=$(mktemp -d) # a server of its own for this example; leave this out, and it is your default server
 export PALPABLE_HOME
 palpable serve --workers 2 --store none > "$PALPABLE_HOME/said" &
-until grep -q Listening "$PALPABLE_HOME/said"; do sleep 0.1; done
+until grep -qs Listening "$PALPABLE_HOME/said"; do sleep 0.1; done
 trap 'palpable stop > "$PALPABLE_HOME/said"; wait; rm -r "$PALPABLE_HOME"' EXIT
 
 echo "a function:"
