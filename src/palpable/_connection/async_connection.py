@@ -24,6 +24,8 @@ from palpable._connection.waiting import LogRequest, Request, ResultTaker
 from palpable._wire.messages import BeginWait, EndWait, Message, TaskOptions, TaskReport, TaskRequest
 from palpable.units.task_exceptions import PalpableError, PayloadTooLarge, ServerError, ServerUnreachable
 
+ACCEPTANCE_SECONDS = 0.002
+"""How often `close` looks whether everything is accepted."""
 CLOSE_SECONDS = 2.0
 """How long `close` waits for a server that is away and has not got everything."""
 
@@ -371,7 +373,7 @@ class AsyncConnection:
         self._pending.fail_everything(lambda: self._error(reason))
 
     async def close(self) -> None:
-        """Send what is unsent, close, and wait until the socket is."""
+        """Send what is unsent, see it accepted, close, and wait until the socket is."""
         if self._reconnecting is not None and self._link.outbox.expects_acceptance:
             await asyncio.wait({self._reconnecting}, timeout=CLOSE_SECONDS)
         self._is_closing = True
@@ -379,5 +381,10 @@ class AsyncConnection:
             self._reconnecting.cancel()
             await asyncio.wait({self._reconnecting})
         if not self._link.broken:
+            self._link.flush()
+            # To send is not enough: see `Connection._flush_at_end`.
+            deadline = monotonic() + CLOSE_SECONDS
+            while self._link.outbox.expects_acceptance and not self._link.broken and monotonic() < deadline:
+                await asyncio.sleep(ACCEPTANCE_SECONDS)
             await self._link.close()
         self.break_off("it was closed")
