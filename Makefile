@@ -11,6 +11,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 PYTEST_ARGS ?=
+# A test process for each core: most tests wait for processes to start and end. What one of them starts, another one does
+# not see as its own (`tests/support/processes.py`).
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
 BENCH_ARGS ?=
 STORM_ARGS ?=
 
@@ -20,7 +23,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/python examples/stdlib_census.py
 
 test: lint types docs
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 	$(BIN)/python tools/other_pythons.py
 
 # What `tools/other_pythons.py` runs in an environment of each other Python: all that is quick, and of the tests with real
@@ -28,7 +31,7 @@ test: lint types docs
 QUICK = tests/unit tests/property tests/contract tests/compat \
 	$(patsubst %,tests/integration/test_%.py,isolation pickling subtasks what_comes_back worker_mode)
 test-quick: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not stress" $(QUICK) $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not stress" $(QUICK) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
