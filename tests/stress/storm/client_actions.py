@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from palpable import Client, TaskFuture
 from palpable.units.option_levels import task_id_for_key
+from palpable.units.task_exceptions import ServerUnreachable
 from palpable.units.task_options import Isolation
 from stress.storm.answers import REFUSED, SILENCE, UNFINISHED, UNKNOWN, UNREACHABLE, answer_of, answer_of_result
 from stress.storm.behaviours import Perform, perform
@@ -71,8 +73,9 @@ class Actions:
             wish = self._wish("submit")
             futures.append((wish.job.label, self._submit(wish)))
         if self._rng.random() < 0.3:
-            for label, future in futures:
-                self._look(label, future.task_id)
+            with suppress(ServerUnreachable):  # the futures say so too, or hold what arrived before
+                for label, future in futures:
+                    self._look(label, future.task_id)
         broken = None
         for label, future in futures:
             answer = self._record.tell(label, future.task_id, "future", partial(future.result, PATIENCE_SECONDS))
@@ -153,7 +156,8 @@ class Actions:
         since = time.monotonic()
         # Before it is done: a client that is killed meanwhile may have cancelled.
         self._record.log.write("cancels", label=label, task_id=task_id)
-        self._record.cancelled(label, task_id, since, self._client.cancel(task_id))
+        with suppress(ServerUnreachable):  # likewise
+            self._record.cancelled(label, task_id, since, self._client.cancel(task_id))
         self._told_or_raise(label, task_id, "future", lambda: future.result(PATIENCE_SECONDS))
 
     def use_a_key(self) -> None:
