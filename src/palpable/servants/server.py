@@ -6,13 +6,10 @@ import contextlib
 import ipaddress
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -22,6 +19,7 @@ from palpable._connection.checks import check_number
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader, encode_frame
 from palpable._wire.handshake import checked_authkey
 from palpable.servants.control import ServerFailed, ServerStarted, StartServer, StopServer, ToOwner
+from palpable.servants.private_folder import PrivateFolder
 from palpable.servants.servant import Servant
 from palpable.servants.settings import ServerSettings, usable_cores
 from palpable.units.task_exceptions import ServerStartError
@@ -124,7 +122,7 @@ class Server(Servant):
         if self._family == "AF_INET" and tls is None and not allow_plaintext:
             _refuse_plaintext(str(self._wanted_address[0]))
         self._authkey = secrets.token_bytes(32) if authkey is None else checked_authkey(authkey)
-        self._private_folder: str | None = None
+        self._private_folder: PrivateFolder | None = None
         self._logging_folder: str | None = None if logging_folder is None else str(Path(logging_folder).absolute())
         self._owns_logging_folder = logging_folder is None
         self._settings: dict[str, Any] = {
@@ -200,12 +198,13 @@ class Server(Servant):
         if self._process is not None and self._process.poll() is None:
             return self
         settings = self._make_settings()
+        assert self._private_folder is not None
         ours, theirs = socket.socketpair()
         package_folder = str(Path(__file__).resolve().parents[2])
         with open(os.path.join(settings.logging_folder, "server.err"), "ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, str(theirs.fileno()), package_folder],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._private_folder.lock_fd],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -325,7 +324,7 @@ class Server(Servant):
             self.join()
             self._process = None
         if self._private_folder is not None:
-            self._remove_folder()
+            self._private_folder.remove()
             self._private_folder = None
             if self._owns_logging_folder:
                 self._logging_folder = None
@@ -334,10 +333,8 @@ class Server(Servant):
 
     def _make_settings(self) -> ServerSettings:
         if self._private_folder is None:
-            self._private_folder = tempfile.mkdtemp(prefix="palpable-")
-            # For those who forget `close`; an owner that is killed has it removed by the server process.
-            self._remove_folder = weakref.finalize(self, _remove_folder, self._private_folder, os.getpid())
-        folder = self._private_folder
+            self._private_folder = PrivateFolder()
+        folder = self._private_folder.path
         if self._logging_folder is None:
             self._logging_folder = os.path.join(folder, "logs")
         os.makedirs(self._logging_folder, exist_ok=True)
@@ -355,11 +352,6 @@ class Server(Servant):
         )
         os.makedirs(settings.spool_folder, mode=0o700, exist_ok=True)
         return settings
-
-
-def _remove_folder(folder: str, owner_pid: int) -> None:
-    if os.getpid() == owner_pid:  # not in a child that the owner forked
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checked_address(address: Any, family: str | None) -> tuple[tuple[str, int] | str, str]:
