@@ -31,13 +31,30 @@ def test_a_draining_server_lets_what_runs_end_and_hands_the_rest_back(tmp_path: 
         queued = client.run_procedure(RunFunction(tasks.double, 2), 0.001).task_id
         server.stop()
         wait_until(lambda: _is_draining(client))
-        with pytest.raises(ServerDraining):
-            client.run(tasks.double, 1)
         (tmp_path / "held.go").touch()
         server.join()
     with Server(num_workers=1, store=tmp_path / "jobs.db") as server, server.client() as client:
         assert server.recovered == {"ready": 1, "finished": 1}
         assert (client.result(running, 30), client.result(queued, 30)) == ("held", 4)
+
+
+def test_what_is_submitted_while_it_drains_is_for_the_next_server(tmp_path: Path) -> None:
+    def start() -> Server:
+        place = {"address": tmp_path / "socket", "authkey": b"the same", "store": tmp_path / "jobs.db"}
+        return Server(num_workers=1, drain_seconds=60, **place).start()  # type: ignore[arg-type]
+
+    server = start()
+    with server.client() as client:
+        _hold(client, tmp_path)
+        server.stop()
+        wait_until(lambda: _is_draining(client))
+        future = client.submit(tasks.double, 21)
+        assert client.get_status()["task_queue_size"] == 0 and not future.done()
+        (tmp_path / "held.go").touch()
+        server.join()
+        server.close()
+        with start():
+            assert future.result(30) == 42
 
 
 def test_what_does_not_end_in_time_is_handed_back_and_burns_no_retry(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ class Manager(Servant):
         self.journal: Journal | None = None
         self.ended: dict[str, int] = {}
         """How many tasks have ended since the start, by outcome: what a throughput is computed from."""
+        self.is_ending = False
+        """Whether it drains because the server is to stop."""
         self.recovered: dict[str, int] = {}
         """By what became of them: how many tasks an earlier start of this server had left."""
         self.peers: dict[int, Peer] = {}

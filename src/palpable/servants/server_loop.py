@@ -146,6 +146,7 @@ class ServerLoop:
         """Let what runs end, until `stop` says that the time is over."""
         if self._drain_until > time.monotonic():
             logger.info("draining: what runs may end")
+            manager.is_ending = True
             manager.drain()
         while manager.engine.is_busy and (left := self._drain_until - time.monotonic()) > 0:
             self._stopping.clear()

@@ -49,6 +49,9 @@ class Submissions:
         # What was accepted stays so, also when its client was not told, and submits it again to a server that drains.
         is_known = bool(ids) and all(task_id in known for task_id in ids)
         refusal = None if is_known else self._reason_to_refuse(peer, request)
+        if refusal is not None and refusal[0] == "ServerDraining" and manager.is_ending and manager.store is not None:
+            # Not refused: it is about to stop, and the client, whom nobody answers, asks the next server on the store.
+            return
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
             return
