@@ -108,6 +108,8 @@ class Reconnecting:
         # Reentrant: a signal handler may come between.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._latest: threading.Thread | None = None
+        """As `_thread`, and not forgotten when it is about to end."""
         self._stopped = threading.Event()
         self._waits = delays()
         self._until = 0.0
@@ -138,6 +140,7 @@ class Reconnecting:
             if self.is_running or self._stopped.is_set() or not self._connection.needs_link:
                 return
             self._thread = threading.Thread(target=self._run, name="palpable-reconnecting", daemon=True)
+            self._latest = self._thread
             self._thread.start()
 
     @property
@@ -166,7 +169,7 @@ class Reconnecting:
     def stop(self, *, wait_seconds: float = 0.0) -> None:
         """No further try, ever. Safe to call twice, and from the thread itself."""
         self._stopped.set()
-        thread = self._thread
+        thread = self._latest
         if wait_seconds and thread is not None and thread is not threading.current_thread() and thread.ident:
             thread.join(wait_seconds)
 
