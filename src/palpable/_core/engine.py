@@ -13,19 +13,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from palpable._core import events, recovery, retry
+from palpable._core import events, recovery
 from palpable._core.dispatch import Dispatcher
-from palpable._core.effects import AttemptFailed, Effect, SaveTask, TaskFinished, TaskForgotten, TaskSettled
+from palpable._core.effects import Effect, TaskSettled
+from palpable._core.endings import Endings, overdue_at
 from palpable._core.retention import Retention
-from palpable._core.runner import Runner
-from palpable._core.schedule import Schedule
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Move, Outcome, State, move
 from palpable._core.waiting import Waiting
-
-LOST_PROCESSES_MAX = 10
-"""A task is rejected when this many processes have ended before they began it: it can't be started here."""
-_MOVE_OF = {Outcome.SUCCEEDED: Move.SUCCEED, Outcome.CANCELLED: Move.CANCEL}
 
 
 class Engine:
@@ -58,17 +53,19 @@ class Engine:
         self.dispatcher = Dispatcher(slot_count, max_tasks_per_process, is_durable=is_durable)
         self.waiting = Waiting(self.tasks, self.dispatcher)
         self.retention = Retention(retention_capacity, retention_seconds)
-        self.schedule = Schedule()
-        self.is_stopping = False
+        self.endings = Endings(
+            self.tasks,
+            self.dispatcher,
+            self.waiting,
+            self.retention,
+            is_durable=is_durable,
+            rng=rng if rng is not None else random.Random(0),
+        )
+        self.schedule = self.endings.schedule
         self.is_draining = False
-        self._rng = rng if rng is not None else random.Random(0)
         self._next_sequence = first_sequence
         self._interrupted: set[str] = set()
         """Tasks that were running when the server before this one ended."""
-        self._ending_with: dict[int, set[str]] = {}
-        """By connection: the tasks to cancel when it closes."""
-        self._to_end: deque[tuple[str, Outcome]] = deque()
-        """Consequences of an event, worked off one by one: a tree of any depth, without recursion."""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.TasksSubmitted: self._on_submitted,
             events.SubmissionsWithdrawn: self._on_withdrawn,
@@ -97,15 +94,16 @@ class Engine:
             now: monotonic seconds; never less than at the event before.
         """
         self._handlers[type(event)](event, now)
-        while self._to_end:
-            task_id, outcome = self._to_end.popleft()
-            task = self.tasks.get(task_id)
-            if task is not None:
-                self._end_by_force(task, outcome, now)
+        self.endings.end_all_due(now)
         if not self.is_stopping:
             self.dispatcher.dispatch(now, only_urgent=self.is_draining)
         effects, self.dispatcher.effects = self.dispatcher.effects, []
         return effects
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `StopRequested` was handled: nothing is started any more."""
+        return self.endings.is_stopping
 
     @property
     def next_wakeup(self) -> float:
@@ -122,7 +120,7 @@ class Engine:
         """Return the runners whose tasks will time out with the next `TimePassed`."""
         if now < self.dispatcher.next_timeout_at:
             return []
-        return [runner.runner_id for runner in self.dispatcher.runners.values() if _overdue_at(runner) <= now]
+        return [runner.runner_id for runner in self.dispatcher.runners.values() if overdue_at(runner) <= now]
 
     @property
     def is_busy(self) -> bool:
@@ -166,13 +164,13 @@ class Engine:
             self._next_sequence += 1
             self.tasks[new.task_id] = task
             if policy.ends_with_client:
-                self._ending_with.setdefault(event.connection_id, set()).add(new.task_id)
+                self.endings.ending_with.setdefault(event.connection_id, set()).add(new.task_id)
             if policy.is_followup and parent is not None:
                 parent.followup_ids = [*(parent.followup_ids or ()), new.task_id]
-                self._save(parent)
-            self._save(task, is_new=True)
+                self.endings.save(parent)
+            self.endings.save(task, is_new=True)
             if self.is_stopping:
-                self._to_end.append((new.task_id, Outcome.QUIT))
+                self.endings.to_end.append((new.task_id, Outcome.QUIT))
             if is_early:
                 task.state, task.due_at = State.SCHEDULED, due_at
                 self.schedule.add(task)
@@ -191,11 +189,11 @@ class Engine:
             task.outcome, task.finished_at, task.due_at = Outcome.REJECTED, now, None
             self.dispatcher.ready.remove(task)
             self.waiting.task_ended(task)
-            self._ending_with.get(task.connection_id, set()).discard(task_id)
+            self.endings.ending_with.get(task.connection_id, set()).discard(task_id)
             parent = self.tasks.get(task.parent_id)
             if parent is not None and parent.followup_ids:
                 parent.followup_ids = [followup for followup in parent.followup_ids if followup != task_id]
-            self._forget(task)
+            self.endings.forget(task)
 
     def _on_recovered(self, event: events.TasksRecovered, now: float) -> None:
         self._interrupted.update(task.task_id for task in event.tasks if task.state is State.RUNNING)
@@ -207,7 +205,7 @@ class Engine:
             elif task.due_at is not None:
                 self.schedule.add(task)
             if end:
-                self._to_end.append((task.task_id, end))
+                self.endings.to_end.append((task.task_id, end))
 
     def _on_results_recovered(self, event: events.ResultsRecovered, now: float) -> None:
         for task in event.tasks:
@@ -215,7 +213,7 @@ class Engine:
             self.tasks[task.task_id] = task
             self.retention.add(task)
         for task in self.retention.drop(now):
-            self._forget(task)
+            self.endings.forget(task)
 
     def _on_recovery_ended(self, event: events.RecoveryEnded, now: float) -> None:
         # They came in the order in which they are to run; lists show them, and page through them, by age.
@@ -247,9 +245,9 @@ class Engine:
                 runner.ended.append(task)
             task.exit_status = None
             if ending.is_successful:
-                self._finish(task, Outcome.SUCCEEDED, now)
+                self.endings.finish(task, Outcome.SUCCEEDED, now)
             else:
-                self._attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
+                self.endings.attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
             if inbox:
                 self.dispatcher.begin_head(runner, now)
             else:
@@ -262,13 +260,13 @@ class Engine:
         if runner.inbox and event.unclaimed >= len(runner.inbox):
             runner.inbox[0].lost_processes += 1  # it was next, and the process ended before it began
         for task in self.dispatcher.put_back_last(runner, event.unclaimed):
-            self._end_put_back(task, now, event.exit_status)
+            self.endings.end_put_back(task, now, event.exit_status)
         begun, runner.inbox = runner.inbox, deque()
         for task in begun:  # one task, or none
             task.exit_status = event.exit_status
             runner.ended.append(task)
             verdict = Outcome.NONE if task.is_verdict_void_once_begun else task.verdict
-            self._attempt_failed(task, verdict or Outcome.CRASHED, now)
+            self.endings.attempt_failed(task, verdict or Outcome.CRASHED, now)
         for task in runner.ended:
             task.exit_status = event.exit_status
             if runner.isolation == "task":
@@ -276,10 +274,10 @@ class Engine:
             task.peak_memory_bytes = event.peak_memory_bytes
             if task.is_final:
                 task.is_settled = True
-                self._save(task)
+                self.endings.save(task)
                 self.dispatcher.effects.append(TaskSettled(task))
             elif task.state is State.RETRYING:
-                self._wait_for_retry(task, now)
+                self.endings.wait_for_retry(task, now)
         self.dispatcher.forget_runner(runner)
 
     def _on_taken_back(self, event: events.TasksTakenBack, now: float) -> None:
@@ -294,7 +292,7 @@ class Engine:
             put_back[-1].lost_processes += 1
             self.dispatcher.kill(runner, is_graceful=False)
         for task in put_back:
-            self._end_put_back(task, now)
+            self.endings.end_put_back(task, now)
         if not runner.inbox:
             if not runner.is_ending and runner not in self.dispatcher.warm:
                 self.dispatcher.runner_is_free(runner)
@@ -304,7 +302,7 @@ class Engine:
                 task.verdict, task.is_verdict_void_once_begun = Outcome.NONE, False
         head = runner.inbox[0]
         if head.verdict:
-            self._kill_head(runner, head.verdict, now)
+            self.endings.kill_head(runner, head.verdict, now)
 
     def _on_wait_began(self, event: events.WaitBegan, now: float) -> None:
         self.waiting.begin(event)
@@ -315,34 +313,34 @@ class Engine:
     def _on_connection_closed(self, event: events.ConnectionClosed, now: float) -> None:
         if event.inside_task:
             self.waiting.end(event.inside_task, event.connection_id)
-        for task_id in self._ending_with.pop(event.connection_id, ()):
-            self._to_end.append((task_id, Outcome.CANCELLED))
+        for task_id in self.endings.ending_with.pop(event.connection_id, ()):
+            self.endings.to_end.append((task_id, Outcome.CANCELLED))
 
     def _on_end_requested(self, event: events.EndRequested, now: float) -> None:
         if not event.spares_running:
-            self._to_end.extend((task_id, event.outcome) for task_id in event.task_ids)
+            self.endings.to_end.extend((task_id, event.outcome) for task_id in event.task_ids)
             return
         for task_id in event.task_ids:
             task = self.tasks.get(task_id)
             if task is not None:
-                self._end_unless_begun(task, event.outcome)
+                self.endings.end_unless_begun(task, event.outcome)
 
     def _on_drain_requested(self, event: events.DrainRequested, now: float) -> None:
         self.is_draining = event.is_on
 
     def _on_stop_requested(self, event: events.StopRequested, now: float) -> None:
-        self.is_stopping = True
+        self.endings.is_stopping = True
         for task in [task for task in self.tasks.values() if not task.is_final]:
             if event.hands_back:
-                self._hand_back(task, now)
+                self.endings.hand_back(task, now)
                 continue
-            runner = self._runner_of(task)
+            runner = self.endings.runner_of(task)
             if task.state is State.RUNNING and runner is not None:
                 runner.inbox.remove(task)
                 runner.ended.append(task)
             elif task.state is not State.RETRYING:
                 task.runner_id = None
-            self._finish(task, Outcome.QUIT, now)
+            self.endings.finish(task, Outcome.QUIT, now)
         for runner in self.dispatcher.runners.values():
             runner.inbox.clear()
             if not runner.is_ending:
@@ -356,192 +354,19 @@ class Engine:
                 task.is_taken = True
                 self.retention.taken_count += 1
                 task.ending = None
-                self._save(task)
+                self.endings.save(task)
 
     def _on_purge_requested(self, event: events.PurgeRequested, now: float) -> None:
         for task in self.retention.purge(event.states, event.ended_before):
-            self._forget(task)
+            self.endings.forget(task)
 
     def _on_time_passed(self, event: events.TimePassed, now: float) -> None:
         if now >= self.dispatcher.steal_at:
             self.dispatcher.steal(now)
         if now >= self.dispatcher.next_timeout_at:
-            self._end_overdue(now)
+            self.endings.end_overdue(now)
         for task in self.schedule.take_due(now):
             task.state, task.due_at = move(task.state, Move.DUE), None
             self.dispatcher.ready.add(task)
         for task in self.retention.drop(now):
-            self._forget(task)
-
-    # --- decisions ---
-
-    def _end_overdue(self, now: float) -> None:
-        earliest = math.inf
-        for runner in self.dispatcher.runners.values():
-            overdue_at = _overdue_at(runner)
-            if overdue_at <= now:
-                self._to_end.append((runner.inbox[0].task_id, Outcome.TIMEOUT))
-            else:
-                earliest = min(earliest, overdue_at)
-        self.dispatcher.next_timeout_at = earliest
-
-    def _end_by_force(self, task: TaskRecord, outcome: Outcome, now: float) -> None:
-        """End a task that did not end by itself, whatever it does now."""
-        if task.is_final:
-            return
-        if outcome is Outcome.TIMEOUT and _has_firm_verdict(task):
-            outcome = task.verdict  # another attempt may follow a timeout, which would overrule who asked for the end
-        runner = self._runner_of(task)
-        if runner is None:
-            self._finish(task, outcome, now)
-        elif len(runner.inbox) > 1:
-            # Its process has other tasks too. First they go elsewhere; then, if this one had begun, the process ends.
-            task.verdict, task.is_verdict_void_once_begun = outcome, False
-            self.dispatcher.order_take_back(runner)
-        else:
-            self._kill_head(runner, outcome, now)
-
-    def _end_put_back(self, task: TaskRecord, now: float, exit_status: int | None = None) -> None:
-        """End a task that was taken back from a process that had not begun it, if it was to end."""
-        if task.verdict is Outcome.TIMEOUT:
-            task.verdict = Outcome.NONE  # it took no time at all, and no attempt of it failed
-        if task.verdict:
-            self._finish(task, task.verdict, now)
-        elif task.lost_processes >= LOST_PROCESSES_MAX:
-            task.exit_status = exit_status
-            self._finish(task, Outcome.REJECTED, now)
-
-    def _end_unless_begun(self, task: TaskRecord, outcome: Outcome) -> None:
-        """End a task, but not if it runs. Who knows that of a task that was handed over is its process."""
-        runner = self._runner_of(task)
-        if runner is None:
-            if task.state is not State.RUNNING:
-                self._to_end.append((task.task_id, outcome))
-        elif len(runner.inbox) > 1 and not task.verdict:
-            task.verdict, task.is_verdict_void_once_begun = outcome, True
-            self.dispatcher.order_take_back(runner)
-
-    def _kill_head(self, runner: Runner, outcome: Outcome, now: float) -> None:
-        task = runner.inbox.popleft()
-        runner.ended.append(task)
-        self.dispatcher.kill(runner)
-        self._attempt_failed(task, outcome, now)
-
-    def _attempt_failed(
-        self, task: TaskRecord, outcome: Outcome, now: float, error_bases: tuple[str, ...] = ()
-    ) -> None:
-        """An attempt ended, and not well: the next one follows, or the task ends."""
-        retry.count_failure(task, outcome)
-        if self.is_stopping or not retry.may_retry(task, outcome, error_bases):
-            self._finish(task, outcome, now)
-            return
-        if _has_firm_verdict(task) and task.verdict is not Outcome.TIMEOUT:
-            # It was to end, and was quicker to fail while its process was asked what it had begun.
-            task.ending = None
-            self._finish(task, task.verdict, now)
-            return
-        task.state, task.due_at = move(task.state, Move.RETRY), None
-        task.ending, task.verdict, task.is_settled = None, Outcome.NONE, False
-        task.is_verdict_void_once_begun = False
-        self._end_waits(task)
-        # The next attempt must not meet what is left of this one. With isolation "worker" an error leaves nothing.
-        if outcome is Outcome.ERROR and task.isolation == "worker":
-            self._wait_for_retry(task, now)
-        else:
-            self._save(task)
-        self.dispatcher.effects.append(AttemptFailed(task))
-
-    def _wait_for_retry(self, task: TaskRecord, now: float) -> None:
-        """Nothing is left of the last attempt: its next one is due after a while."""
-        task.runner_id = None
-        task.due_at = now + retry.next_delay(task.policy, task.errors + task.crashes, self._rng)
-        self.schedule.add(task)
-        self._save(task)
-
-    def _hand_back(self, task: TaskRecord, now: float) -> None:
-        """The server stops, and the next one on this store goes on with the task. Burns no retry."""
-        runner = self._runner_of(task)
-        if task.state is not State.RUNNING or runner is None:
-            if runner is not None:
-                # Handed over ahead. Its process goes on until it is killed, and what it begins until then nobody hears
-                # of any more: so this attempt counts as made, and the next server makes another one.
-                task.attempt += 1
-                task.runner_id = None
-                self.dispatcher.ready.put_back(task)
-            if runner is not None or task.is_leased:
-                task.is_leased = False
-                self._save(task)
-            return
-        runner.inbox.remove(task)
-        if task.policy.at_most_once:
-            runner.ended.append(task)
-            self._finish(task, Outcome.LOST, now)
-            return
-        task.state, task.runner_id, task.started_at = move(task.state, Move.RESCUE), None, None
-        self._end_waits(task)
-        self.dispatcher.ready.put_back(task)
-        self._save(task)
-
-    def _finish(self, task: TaskRecord, outcome: Outcome, now: float) -> None:
-        """Take a task to its final state; from here on nothing changes what was decided."""
-        task.state = move(task.state, _MOVE_OF.get(outcome, Move.FAIL))
-        task.outcome = outcome
-        task.finished_at = now
-        task.due_at = None
-        if outcome is Outcome.SUCCEEDED:
-            task.request = None  # otherwise somebody may want to retry it
-        dispatcher, retention = self.dispatcher, self.retention
-        if task.level is not None:
-            dispatcher.ready.remove(task)
-        if task.runner_id is None:
-            task.is_settled = True  # no process has it
-        if task.waits is not None:
-            self._end_waits(task)
-        if task.waited_by:
-            self.waiting.task_ended(task)
-        if task.policy.ends_with_client:
-            self._ending_with.get(task.connection_id, set()).discard(task.task_id)
-        if self.is_durable:
-            self._save(task)
-        dispatcher.effects.append(TaskFinished(task))
-        retention.add(task)
-        if len(retention) > retention.capacity:
-            for dropped in retention.drop(now):
-                self._forget(dropped)
-
-    def _end_waits(self, task: TaskRecord) -> None:
-        """What a task waited for is of no use any more, now that its attempt has ended.
-
-        Follow-ups live on, and so do tasks with a key: others may wait for them, the next attempt for one.
-        """
-        if task.waits is None:
-            return
-        # There may be no wait left, and the task still in want of a slot: its thread gave up.
-        for wait in task.waits:
-            for child_id in wait.remaining:
-                child = self.tasks.get(child_id)
-                if child is not None and child.parent_id == task.task_id and not child.policy.idempotency_key:
-                    self._to_end.append((child_id, Outcome.CANCELLED))
-        self.waiting.end_all(task)
-
-    def _save(self, task: TaskRecord, *, is_new: bool = False) -> None:
-        if self.is_durable:
-            self.dispatcher.effects.append(SaveTask(task, is_new))
-
-    def _forget(self, task: TaskRecord) -> None:
-        self.tasks.pop(task.task_id, None)
-        self.dispatcher.effects.append(TaskForgotten(task))
-
-    def _runner_of(self, task: TaskRecord) -> Runner | None:
-        runner = self.dispatcher.runners.get(task.runner_id) if task.runner_id is not None else None
-        return runner if runner is not None and task in runner.inbox else None
-
-
-def _has_firm_verdict(task: TaskRecord) -> bool:
-    return bool(task.verdict) and not task.is_verdict_void_once_begun
-
-
-def _overdue_at(runner: Runner) -> float:
-    """Return when the task that runs there times out; infinity if none does."""
-    timeout_seconds = runner.inbox[0].timeout_seconds if runner.inbox and not runner.is_ending else None
-    return math.inf if timeout_seconds is None else runner.head_since + timeout_seconds
+            self.endings.forget(task)

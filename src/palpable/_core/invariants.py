@@ -65,7 +65,7 @@ def _tasks(engine: Engine) -> list[str]:
             faults.append(f"task {task.task_id} is scheduled and never due")
         if task.state is State.RETRYING and (task.due_at is None) != (_left_behind(engine, task) is not None):
             faults.append(f"task {task.task_id} is to be run again at {task.due_at}, and so is not what it waits for")
-        if task.state is State.RUNNING and engine._runner_of(task) is None:
+        if task.state is State.RUNNING and engine.endings.runner_of(task) is None:
             faults.append(f"task {task.task_id} runs nowhere")
         if task.state is State.READY and task.runner_id is None:
             ready += 1
