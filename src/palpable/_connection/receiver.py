@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from palpable._connection.inbox import Inbox
@@ -13,6 +15,12 @@ from palpable._wire.framing import FrameError
 
 if TYPE_CHECKING:
     from palpable._connection.tls_stream import TlsStream
+
+LOOK_SECONDS = 0.0002
+"""How long a caller looks for an answer before it sleeps: a call in a kept process takes less, a fresh process more."""
+sched_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+CAN_LOOK = bool(DONT_WAIT) and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
+"""With a single core to run on, to look is to keep the server from answering."""
 
 
 class Receiver:
@@ -36,6 +44,7 @@ class Receiver:
         self._inbox = inbox
         self._deliver = deliver
         self._on_error = on_error
+        self._was_short = False
 
     @property
     def has_more(self) -> bool:
@@ -47,12 +56,13 @@ class Receiver:
         inbox = self._inbox
         try:
             if not inbox.may_hold_messages:  # else the last reader was interrupted in the middle
-                flags = 0
-                if timeout_seconds is not None:
-                    if not wait_until_ready((self._stream,), (), timeout_seconds):
-                        return
-                    flags = DONT_WAIT
-                if not inbox.receive(self._recv, flags):
+                if timeout_seconds is None:
+                    is_open = self._receive_soon()
+                elif wait_until_ready((self._stream,), (), timeout_seconds):
+                    is_open = inbox.receive(self._recv, DONT_WAIT)
+                else:
+                    return
+                if not is_open:
                     self._on_error("the server closed the connection")
                     return
             inbox.dispatch_each(self._deliver)
@@ -62,6 +72,24 @@ class Receiver:
             self._on_error(f"what it sent is not understood ({error})")
         except (OSError, ValueError) as error:
             self._on_error(str(error))
+
+    def _receive_soon(self) -> bool:
+        """Receive; if the last time was a short wait, look again and again for a moment before going to sleep.
+
+        To be woken takes longer than a small task does, most of all where a core that idles is slow to wake. A look
+        gives way to whoever else wants the core, and who waits for long does so asleep, as before.
+        """
+        began = monotonic()
+        inbox, recv = self._inbox, self._recv
+        if self._was_short:
+            while monotonic() - began < LOOK_SECONDS:
+                try:
+                    return inbox.receive(recv, DONT_WAIT)
+                except BlockingIOError:
+                    sched_yield()
+        is_open = inbox.receive(recv)
+        self._was_short = CAN_LOOK and monotonic() - began < LOOK_SECONDS
+        return is_open
 
     def look(self) -> None:
         """See whether the other end was closed; reads nothing. For any thread, while nobody reads."""
