@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -50,11 +51,16 @@ def test_what_is_submitted_while_it_drains_is_for_the_next_server(tmp_path: Path
         wait_until(lambda: _is_draining(client))
         future = client.submit(tasks.double, 21)
         assert client.get_status()["task_queue_size"] == 0 and not future.done()
+        early = client.submit(tasks.double, 1)
+        cancelling = threading.Thread(target=early.cancel)
+        cancelling.start()
         (tmp_path / "held.go").touch()
         server.join()
         server.close()
         with start():
             assert future.result(30) == 42
+            cancelling.join(30)
+            assert early.cancelled() or early.result(30) == 2, "what was told of the cancel is not contradicted"
 
 
 def test_what_does_not_end_in_time_is_handed_back_and_burns_no_retry(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ from palpable.servants.submissions import Submissions
 NOT_OF_TASKS = (ResultsReceived, EndWait, StopReading, DrainServer, GetStatus, QuitServer)
 
 
+ABOUT_TASKS = frozenset({CancelTasks, QueryResults, WatchResults})
+"""Requests that are answered with how tasks stand, and asked again by a client that connects again."""
+
+
 class Requests:
     """Answers requests.
 
@@ -92,6 +96,9 @@ class Requests:
         would be the end of the matter, and what is asked after a submission that was passed over would be answered as
         if there had been none.
         """
+        left_open = self.submissions.left_open
+        if left_open and type(request) in ABOUT_TASKS and not left_open.isdisjoint(request.task_ids):
+            return  # to say now that there is no such task would be contradicted by the next server
         if self.manager.engine.is_stopping and self.manager.store is not None and type(request) not in NOT_OF_TASKS:
             return
         self._handlers[type(request)](peer, request)

@@ -35,6 +35,8 @@ class Submissions:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
+        self.left_open: set[str] = set()
+        """Tasks that were neither accepted nor refused: what is asked about them is for the next server, too."""
         self._free_bytes = 0
         self._looked_at = 0.0
 
@@ -51,6 +53,7 @@ class Submissions:
         refusal = None if is_known else self._reason_to_refuse(peer, request)
         if refusal is not None and refusal[0] == "ServerDraining" and manager.is_ending and manager.store is not None:
             # Not refused: it is about to stop, and the client, whom nobody answers, asks the next server on the store.
+            self.left_open.update(ids)
             return
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
