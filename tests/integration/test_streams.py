@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 
 from palpable import Client, Server
+from palpable._connection.window import CHUNK_MAX, CHUNK_SECONDS
 from palpable.units.task_exceptions import NotPicklable, TaskCrashed
 from support import tasks
 from support.wait import wait_until
 
-ENOUGH = 20_000
+
+def sleep_a_chunk(number: int) -> int:
+    """Take as long as a chunk should."""
+    threading.Event().wait(CHUNK_SECONDS)
+    return number
 
 
 @pytest.fixture
@@ -112,8 +117,18 @@ def test_params_that_raise_come_after_all_that_was_read_before(warm: Client, cal
     assert sorted(found) == [number * 2 for number in range(1000)]
 
 
-@pytest.mark.parametrize(("isolation", "window"), [("task", 10), ("worker", 100), ("worker", 1000)])
-def test_closing_it_cancels_the_rest(client: Client, tmp_path: Path, isolation: Any, window: int) -> None:
+@pytest.mark.parametrize(
+    ("isolation", "window", "chunksize", "most_ahead"),
+    [
+        ("task", 10, "auto", 10),
+        ("worker", 100, 1, 100),
+        ("worker", 4, 20, 80),
+        ("worker", 1000, "auto", 8 * 16),  # no more tasks than two workers need; after 30 results none is larger
+    ],
+)
+def test_closing_it_cancels_the_rest(
+    client: Client, tmp_path: Path, isolation: Any, window: int, chunksize: Any, most_ahead: int
+) -> None:
     read = itertools.count()
     endless = (next(read) for _ in itertools.repeat(None))
 
@@ -122,12 +137,12 @@ def test_closing_it_cancels_the_rest(client: Client, tmp_path: Path, isolation: 
             file.write(f"{number}\n")
         return number
 
-    results = client.options(isolation=isolation).imap(note, endless, window=window)
+    results = client.options(isolation=isolation).imap(note, endless, window=window, chunksize=chunksize)
     assert [next(results) for _ in range(30)] == list(range(30))
     results.close()
     wait_until(lambda: not client.tasks(["ready", "running"]))
     begun = len((tmp_path / "begun").read_text().splitlines())
-    assert begun <= next(read) <= 30 + window + 1
+    assert begun <= next(read) <= 30 + most_ahead
 
 
 def test_the_window_is_kept_while_the_first_result_is_slow(client: Client, warm: Client, tmp_path: Path) -> None:
@@ -152,24 +167,70 @@ def test_the_window_is_kept_while_the_first_result_is_slow(client: Client, warm:
     results.close()
 
 
-def test_the_window_is_kept_in_chunks_that_grow_while_the_first_is_slow(
+def test_while_the_first_result_is_slow_workers_go_on_to_the_end_of_the_window_and_no_further(
     client: Client, warm: Client, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     found: list[int] = []
+    read: list[int] = []
+
+    def params() -> Iterator[int]:
+        for number in range(5000):
+            read.append(number)
+            yield number
 
     def wait_at_zero(number: int) -> int:
         while number == 0 and not gate.exists():
             threading.Event().wait(0.01)
         return number
 
-    results = warm.imap(wait_at_zero, range(2000), window=500)
+    results = warm.imap(wait_at_zero, params(), window=300)
     reader = threading.Thread(target=lambda: found.extend(results))
     reader.start()
-    wait_until(lambda: len(client.tasks("succeeded")) > 100)
+    # Sent by twos, and the first one is not done; chunks stay at one param, since none was taken.
+    wait_until(lambda: len(client.tasks("succeeded")) >= 298)
+    assert len(read) <= 300
     gate.touch()
     reader.join(30)
-    assert found == list(range(2000))
+    assert found == list(range(5000))
+
+
+class Source:
+    """Numbers without end; `most_ahead` is how many were read and not yielded, at most."""
+
+    def __init__(self) -> None:
+        self.yielded = self.most_ahead = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for number in itertools.count():
+            self.most_ahead = max(self.most_ahead, number + 1 - self.yielded)
+            yield number
+
+
+@pytest.mark.parametrize("call", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("window", [1, 2, 10, 1000])
+def test_a_slow_function_is_not_read_far_ahead(warm: Client, call: str, window: int) -> None:
+    source = Source()
+    results = getattr(warm, call)(sleep_a_chunk, source, window=window)
+    for source.yielded in range(12):
+        next(results)
+    results.close()
+    # For the one in order, the other worker may go on while the first is late.
+    assert source.most_ahead <= (min(window, 8) if call == "imap_unordered" else window)
+
+
+@pytest.mark.parametrize(
+    ("call", "window", "most_tasks"), [("imap", 1, 1), ("imap", 4, 4), ("imap_unordered", 1000, 8)]
+)
+def test_a_quick_function_is_read_ahead_by_whole_chunks_and_no_more_than_the_window(
+    warm: Client, call: str, window: int, most_tasks: int
+) -> None:
+    source = Source()
+    results = getattr(warm, call)(tasks.double, source, window=window)
+    for source.yielded in range(50_000):
+        next(results)
+    results.close()
+    assert 50 < source.most_ahead <= most_tasks * CHUNK_MAX
 
 
 def test_early_results_come_before_the_source_has_more(warm: Client) -> None:

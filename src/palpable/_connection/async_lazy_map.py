@@ -50,15 +50,18 @@ async def async_lazy_map(
     stream = AsyncParamSource(params, news.set) if isinstance(params, AsyncIterable) else None
     source = stream if stream is not None else ParamSource(params)  # type: ignore[arg-type]
 
+    def room() -> int:
+        return 0 if source.is_exhausted else ahead.room(len(arrived), is_ready=first() is not None)
+
     def may_read() -> bool:
         is_waited_for = isinstance(source, ParamSource) and source.is_slow and bool(arrived)
-        return not source.is_exhausted and ahead.has_room and not ahead.is_busy(len(arrived)) and not is_waited_for
+        return room() > 0 and not is_waited_for
 
     def fill() -> None:
         while may_read() and (params := source.read(ahead.chunksize)):
             submit(params)
         if stream is not None:
-            stream.ask_for(ahead.chunksize if ahead.has_room else 0)
+            stream.ask_for(ahead.chunksize if ahead.may_read() else 0)
 
     def submit(params: list[Any]) -> None:
         payload = dumps_call((params[0],), {}) if is_single else dumps_params(params)
@@ -103,7 +106,7 @@ async def async_lazy_map(
             news.clear()
             if connection.is_full:
                 await connection.drain()
-            if ahead.is_low:
+            if ahead.is_low(room()):
                 fill()
             chunk = first()
             if chunk is None:

@@ -35,7 +35,7 @@ def lazy_map(
     a chunk died or was ended, which takes the whole chunk along.
 
     Args:
-        window: params that may be on their way, or done and not yielded; None: some for each worker.
+        window: tasks that may be under way, or done and not yielded; a chunk is one; None: some for each worker.
         is_ordered: yield in the order of the params; else as they end.
     """
     pickled = dumps_function(function)
@@ -52,15 +52,15 @@ def lazy_map(
             return bool(sizes) and next(iter(sizes)).is_there()
         return bool(arrived)
 
-    def may_read() -> bool:
-        return not source.is_exhausted and ahead.has_room and not ahead.is_busy(len(arrived))
+    def room() -> int:
+        return 0 if source.is_exhausted else ahead.room(len(arrived), is_ready=is_ready())
 
     def is_over() -> bool:
         # One slow chunk at the head is no reason for the workers to run dry, as long as the window has room.
-        return is_ready() or (ahead.is_low and may_read())
+        return is_ready() or (not source.is_exhausted and ahead.is_low(room()))
 
     def fill() -> None:
-        while may_read() and not (source.is_slow and is_ready()):
+        while room() > 0 and not (source.is_slow and is_ready()):
             chunk = source.read(ahead.chunksize)
             if chunk:
                 payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
@@ -91,7 +91,7 @@ def lazy_map(
 
     try:
         while True:
-            if ahead.is_low:
+            if ahead.is_low(room()):
                 fill()
             if not sizes:
                 break

@@ -133,16 +133,26 @@ class Messenger:
         return self._calls.map(function, params, chunksize=chunksize)
 
     def imap(
-        self, function: Callable[[Any], T], params: Iterable[Any], *, window: int | None = None
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any],
+        *,
+        window: int | None = None,
+        chunksize: int | Literal["auto"] = "auto",
     ) -> Generator[T, None, None]:
         """Yield the results of sub-tasks, in order, as they come. As `Client.imap`."""
-        return self._calls.imap(function, params, window=window)
+        return self._calls.imap(function, params, window=window, chunksize=chunksize)
 
     def imap_unordered(
-        self, function: Callable[[Any], T], params: Iterable[Any], *, window: int | None = None
+        self,
+        function: Callable[[Any], T],
+        params: Iterable[Any],
+        *,
+        window: int | None = None,
+        chunksize: int | Literal["auto"] = "auto",
     ) -> Generator[T, None, None]:
         """Yield the results of sub-tasks as they come. As `Client.imap_unordered`."""
-        return self._calls.imap_unordered(function, params, window=window)
+        return self._calls.imap_unordered(function, params, window=window, chunksize=chunksize)
 
     def run_procedure(self, procedure: Procedure) -> Any:
         """Run a procedure in a sub-task, wait, and return its data; raises what it raises."""

@@ -131,12 +131,14 @@ class TaskCalls:
         error of the function, or of `params`, is raised in its place, and ends it.
 
         Args:
-            window: params that may be on their way or waiting to be taken; None: a few tasks for each worker. With
-                isolation "worker" a small one makes small chunks: for a function that takes microseconds, one below
-                some thousands costs speed.
+            window: tasks that may be under way, or done and not yielded, at most; None: four for each worker. A chunk
+                is one task, as in `Executor.map` with `buffersize` and `chunksize`: up to `window` times `chunksize`
+                params are read ahead. With `chunksize=1` it counts params.
             chunksize: params that travel and run together. "auto": with isolation "worker" as many as take a few
-                milliseconds, else one. If one of them raises, those before it are yielded first; if the process dies,
-                or is ended, the whole chunk is lost.
+                milliseconds, else one. They begin with one, and grow to 4096 at most. Of such chunks no more are
+                under way than keep the workers busy, also in a large window, so that they have the right size. If one
+                of a chunk's calls raises, those before it are yielded first; if the process dies, or is ended, the
+                whole chunk is lost.
             progress: show a progress bar, as `map` does; it counts what was yielded.
         """
         return self._imap(function, params, window, chunksize, progress, is_ordered=True)

@@ -137,7 +137,25 @@ def test_an_endless_source_is_read_as_far_as_needed(fake_server: FakeServer) -> 
         await results.aclose()
 
     _run(fake_server, work)
-    assert next(read) <= 61
+    assert next(read) <= 60
+
+
+@pytest.mark.parametrize(("window", "tasks"), [(1, 1), (2, 2), (10, 8), (1000, 8)])
+def test_a_stream_begins_with_one_param_a_task_and_no_more_tasks_than_the_workers_need(
+    fake_server: FakeServer, window: int, tasks: int
+) -> None:
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        results = client.options(isolation="worker").imap(double, read, window=window)
+        taking = asyncio.ensure_future(anext(results))
+        await _until(lambda: sum(len(sent.tasks) for sent in fake_server.received_of(SubmitTasks)) == tasks)
+        assert next(read) == tasks
+        fake_server.release()
+        await taking
+        await results.aclose()
+
+    read = itertools.count()
+    _run(fake_server, work)
 
 
 def test_a_source_that_raises_is_told_after_what_came_before(fake_server: FakeServer) -> None:
@@ -255,10 +273,10 @@ def test_an_asynchronous_source_is_read_no_further_than_the_window_and_left_when
             finally:
                 ended.set()
 
-        results = client.options(isolation="worker").imap(double, params(), window=50)
+        results = client.options(isolation="worker").imap(double, params(), window=10, chunksize=5)
         assert [await anext(results) for _ in range(200)] == [number * 2 for number in range(200)]
         await results.aclose()
-        assert len(read) <= 200 + 50 + 1
+        assert len(read) <= 200 + 50 + 1  # the one that is being waited for
         await _until(ended.is_set)
 
     _run(fake_server, work)

@@ -219,14 +219,61 @@ def test_imap_is_in_order_and_imap_unordered_has_all(fake_client: Client, isolat
     assert list(view.imap(double, [])) == list(view.imap_unordered(double, [])) == []
 
 
-@pytest.mark.parametrize("isolation", ["task", "worker"])
-def test_imap_reads_no_further_ahead_than_its_window(fake_client: Client, isolation: Any) -> None:
+@pytest.mark.parametrize(
+    ("isolation", "chunksize", "most_ahead"), [("task", "auto", 50), ("worker", 1, 50), ("worker", 7, 350)]
+)
+def test_imap_reads_no_further_ahead_than_its_window_of_tasks(
+    fake_client: Client, isolation: Any, chunksize: Any, most_ahead: int
+) -> None:
     read = itertools.count()
     params = (next(read) for _ in itertools.repeat(None))
-    results = fake_client.options(isolation=isolation).imap(double, params, window=50)
+    results = fake_client.options(isolation=isolation).imap(double, params, window=50, chunksize=chunksize)
     assert [next(results) for _ in range(200)] == [number * 2 for number in range(200)]
-    assert next(read) <= 200 + 50 + 1
+    assert next(read) <= 200 + most_ahead
     results.close()
+
+
+@pytest.mark.parametrize(("window", "tasks"), [(1, 1), (2, 2), (10, 8), (1000, 8)])
+def test_imap_begins_with_one_param_a_task_and_no_more_tasks_than_the_workers_need(
+    fake_server: FakeServer, fake_client: Client, window: int, tasks: int
+) -> None:
+    read: list[int] = []
+    fake_server.hold()
+    results = fake_client.options(isolation="worker").imap(double, noted(read), window=window)
+    taker = threading.Thread(target=lambda: next(results))
+    taker.start()
+    wait_until(lambda: sum(len(sent.tasks) for sent in fake_server.received_of(SubmitTasks)) == tasks)
+    assert len(read) == tasks
+    fake_server.release()
+    taker.join()
+    results.close()
+
+
+@pytest.mark.parametrize("call", ["imap", "imap_unordered"])
+def test_with_a_window_of_one_a_chunk_is_read_when_all_of_the_one_before_is_yielded(
+    fake_client: Client, call: str
+) -> None:
+    yielded = 0
+    first_of_chunk: dict[int, int] = {}
+
+    def params() -> Iterator[int]:
+        for number in itertools.count():
+            first_of_chunk.setdefault(yielded, number)
+            yield number
+
+    results = getattr(fake_client.options(isolation="worker"), call)(double, params(), window=1)
+    for yielded in range(2000):  # noqa: B007 - read by `params`
+        next(results)
+    results.close()
+    assert all(yielded == first for yielded, first in first_of_chunk.items())
+    assert len(first_of_chunk) < 1000  # chunks have grown
+
+
+def noted(read: list[int]) -> Iterator[int]:
+    """Yield 0, 1, 2 and so on for ever, and put each into `read` before."""
+    for number in itertools.count():
+        read.append(number)
+        yield number
 
 
 def test_imap_is_lazy_until_it_is_asked(fake_server: FakeServer, fake_client: Client) -> None:
