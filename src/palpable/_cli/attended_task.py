@@ -20,13 +20,25 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 5.0
 
 
+def id_for(view: ClientView) -> str:
+    """Return an id for a task with the options of `view`: a new one, or that of its key."""
+    key = view._levels.plain.idempotency_key
+    return task_id_for_key(key) if key else new_task_id()
+
+
 def submit(
-    view: ClientView, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str
-) -> str:
-    """Submit a task whose result the server keeps; return its id once the server has accepted it.
+    view: ClientView,
+    task_id: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+) -> None:
+    """Submit a task whose result the server keeps; return once the server has accepted it.
 
     Args:
         view: with the task's options.
+        task_id: known to the caller before, so that an interrupt at any moment can have the task cancelled.
         name: shown in lists, unless the options say another one.
 
     Raises:
@@ -34,7 +46,6 @@ def submit(
     """
     pickled = dumps_function(function)
     options = view._levels.plain
-    task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
     request = TaskRequest(task_id, "call", pickled.key, dumps_call(args, kwargs), name)
     view._get_connection().answer_to(
         lambda request_id: SubmitTasks(
@@ -45,7 +56,6 @@ def submit(
             delivery="none",
         )
     )
-    return request.task_id
 
 
 def attend(connection: Connection, task_id: str, on_output: Callable[[str], None] | None) -> TaskReport:

@@ -188,12 +188,13 @@ def canary_checks(client: Client, *, is_here: bool) -> Iterator[Check]:
 
 def _sent(view: ClientView, function: Any, *args: Any) -> Check | tuple[str, TaskReport]:
     """Run a canary to its end; return it, or what went wrong."""
-    from palpable._cli.attended_task import submit
+    from palpable._cli.attended_task import id_for, submit
     from palpable._cli.outcomes import describe_end
     from palpable._connection.questions import query_results
 
+    task_id = id_for(view)
     try:
-        task_id = submit(view, function, args, {}, "canary")
+        submit(view, task_id, function, args, {}, "canary")
     except PalpableError as error:
         return Check("task", "failed", f"the server refuses it: {error}", "Do as it says.")
     (report,) = query_results(view._get_connection(), [task_id], PATIENCE_SECONDS, take=False)
@@ -218,11 +219,12 @@ def _result(report: TaskReport) -> dict[str, Any] | None:
 
 
 def _check_cancel(client: Client, view: ClientView, *, is_here: bool) -> Check:
-    from palpable._cli.attended_task import submit
+    from palpable._cli.attended_task import id_for, submit
     from palpable._cli.canary import start_nest
     from palpable._connection.questions import query_results
 
-    task_id = submit(view, start_nest, (), {}, "canary")
+    task_id = id_for(view)
+    submit(view, task_id, start_nest, (), {}, "canary")
     impatience = threading.Timer(PATIENCE_SECONDS, client.cancel, (task_id,))
     impatience.start()
     try:

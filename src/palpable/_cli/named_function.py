@@ -1,6 +1,6 @@
 """A function that is known by its name alone, until the task that calls it imports it.
 
-Runs in: the task process. The command line only makes and pickles a `NamedFunction`, and imports nothing of the user's.
+Runs in: the task process. The command line only makes and pickles what is here, and imports nothing of the user's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from palpable.units.task_exceptions import TaskFailed
+from palpable.units.task_function import fields_of
 
 
 class NotStarted(TaskFailed):
@@ -58,6 +59,17 @@ class NamedFunction:
         if not callable(found):
             raise NotStarted(f"{self.path} is a {type(found).__qualname__}, which can't be called")
         return found  # type: ignore[no-any-return]
+
+
+class OptionsOfFunction(NamedFunction):
+    """Returns the options that `module:function` carries, by `@palpable.task`, as they are on the wire."""
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            with working_in(self.folder):
+                return dict(fields_of(self._find()) or {})
+        except Exception:
+            return {}  # the call of the function will meet the same, and say it
 
 
 @contextmanager

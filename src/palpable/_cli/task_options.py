@@ -25,27 +25,21 @@ OPTIONS = [
         "--priority",
         type=click.IntRange(-1_000_000, 1_000_000),
         metavar="N",
-        default=0,
-        show_default=True,
-        help="Higher runs earlier.",
+        help="Higher runs earlier. [default: 0]",
     ),
     click.option(
         "--retries",
         type=click.IntRange(0, 1000),
         metavar="N",
-        default=0,
-        show_default=True,
-        help="Further attempts after one that failed or took too long.",
+        help="Further attempts after one that failed or took too long. [default: 0]",
     ),
     click.option(
         "--crash-retries",
         type=click.IntRange(0, 1000),
         metavar="N",
-        default=0,
-        show_default=True,
-        help="Further attempts after one whose process died.",
+        help="Further attempts after one whose process died. [default: 0]",
     ),
-    click.option("--delay", type=Duration(), metavar="DURATION", default=0, help="Not before this time is over."),
+    click.option("--delay", type=Duration(), metavar="DURATION", help="Not before this time is over."),
     click.option(
         "--isolation",
         type=click.Choice(["task", "worker"]),
@@ -61,20 +55,20 @@ OPTIONS = [
 
 @dataclasses.dataclass(frozen=True)
 class TaskChoice:
-    """How the options want tasks to be run."""
+    """How the options want tasks to be run. None, and no tags: nothing is said, and the function's options count."""
 
     name: str | None = None
     tags: tuple[str, ...] = ()
     timeout: float | None = None
-    priority: int = 0
-    retries: int = 0
-    crash_retries: int = 0
-    delay: float = 0.0
+    priority: int | None = None
+    retries: int | None = None
+    crash_retries: int | None = None
+    delay: float | None = None
     isolation: Any = None
     folder: str | None = None
 
     def options(self, **more: Any) -> dict[str, Any]:
-        """Return what was chosen, as `Client.options` takes it.
+        """Return what was chosen, and nothing else, as `Client.options` takes it.
 
         Args:
             more: options that only this command has.
@@ -84,7 +78,7 @@ class TaskChoice:
         """
         from palpable.units.task_options import checked_fields
 
-        chosen = {
+        said = {
             "isolation": self.isolation,
             "timeout_seconds": self.timeout,
             "priority": self.priority,
@@ -92,9 +86,10 @@ class TaskChoice:
             "crash_retries": self.crash_retries,
             "delay_seconds": self.delay,
             "name": self.name,
-            "tags": self.tags,
+            "tags": self.tags or None,
             **more,
         }
+        chosen = {name: value for name, value in said.items() if value is not None}
         try:
             checked_fields(chosen)
         except (TypeError, ValueError) as error:
@@ -105,8 +100,12 @@ class TaskChoice:
         """Return where tasks of the server at `address` are to run; "": where it was started."""
         if self.folder is not None:
             return os.path.abspath(self.folder)
-        is_here = address.path or address.host in ("localhost", "127.0.0.1", "::1")
-        return os.getcwd() if is_here else ""
+        return os.getcwd() if is_here(address) else ""
+
+
+def is_here(address: Address) -> bool:
+    """Return whether the server at `address` is on this machine."""
+    return bool(address.path) or address.host in ("localhost", "127.0.0.1", "::1")
 
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -68,6 +68,10 @@ class OptionLevels:
         """Return these, with `options` set for the client: those of the function and of the call still win."""
         return OptionLevels({**self._per_client, **checked_fields(options, whose="a client")}, self._per_call)
 
+    def for_function(self, fields: Fields) -> OptionLevels:
+        """Return these, for calls of a function with these options that is sent by its name, and so carries none."""
+        return OptionLevels({**self._per_client, **fields}, self._per_call)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return OptionLevels, (self._per_client, self._per_call)
 

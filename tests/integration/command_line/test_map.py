@@ -21,6 +21,8 @@ PROJECT = """\
 import os
 import time
 
+import palpable
+
 
 class Point:
     def __init__(self, x):
@@ -44,6 +46,11 @@ def wait_for(path):
 
 def leave(code):
     os._exit(code)
+
+
+@palpable.task(tags=["own"], name="a tagged one")
+def tagged(value):
+    return value
 """
 
 
@@ -199,3 +206,8 @@ def test_a_bar_does_not_keep_results_from_where_they_go(tmp_path: Path) -> None:
     os.close(leader)
     assert (tmp_path / "results").read_text() == "2\n3\n"
     assert b"math:isqrt" in shown and process.returncode == 0
+
+
+def test_the_options_of_the_function_count_where_none_is_given(project: Path, client: Client) -> None:
+    assert answer("map", "of_project:tagged", "--name", "renamed", stdin="1\n2\n", folder=project) == "1\n2\n"
+    assert [task.name for task in client.tasks(tags="own")] == ["renamed"] * 2

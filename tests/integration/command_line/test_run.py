@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from palpable import Client
+from palpable._cli import attended_task
+from palpable._cli.attended_task import submit
+from palpable._cli.ending import run
+from palpable._cli.main import command_line
 from support.command_line import Serve, answer, palpable, refusal, started
 from support.processes import wait_gone
 from support.wait import wait_until
@@ -20,6 +24,8 @@ PROJECT = """\
 import os
 import sys
 import time
+
+import palpable
 
 
 class Point:
@@ -66,6 +72,13 @@ def wait_for(path):
 
 
 VALUE = 3
+
+
+@palpable.task(retries=2, backoff_seconds=0, name="a patient one", tags=["own"], priority=5, isolation="worker")
+def patient(path):
+    with open(path, "a") as file:
+        file.write("x")
+    raise ValueError("not yet")
 """
 
 
@@ -198,6 +211,20 @@ def test_output_is_shown_live(project: Path, tmp_path: Path) -> None:
         assert process.returncode == 0
 
 
+def test_an_interrupt_ends_the_task_also_while_it_is_being_submitted(
+    project: Path, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        submit(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attended_task, "submit", interrupted)
+    monkeypatch.chdir(project)
+    code = run(command_line, ["run", "of_project:stay", "--args", json.dumps([str(tmp_path)])])
+    assert code == 130
+    wait_until(lambda: [task.state for task in client.tasks()] == ["cancelled"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_task_ends_with_the_command(number: signal.Signals, project: Path, tmp_path: Path, client: Client) -> None:
     with started("run", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
@@ -322,3 +349,39 @@ def test_the_function_is_not_imported_by_the_command_itself(project: Path) -> No
     )
     result = palpable("run", "loud:act", folder=project)
     assert result.stderr == f"imported in {json.loads(result.stdout)}\n"
+
+
+# --- the options of the function ----------------------------------------------------------------------------------
+
+
+def test_a_function_runs_with_the_options_it_has(project: Path, tmp_path: Path, client: Client) -> None:
+    args = json.dumps([str(tmp_path / "attempts")])
+    result = palpable("run", "of_project:patient", "--args", args, folder=project)
+    assert result.returncode == 1 and "not yet" in result.stderr
+    assert (tmp_path / "attempts").read_text() == "xxx"
+    (task,) = client.tasks(tags="own")
+    assert (task.name, task.attempt) == ("a patient one", 3)
+    look = next(task for task in client.tasks() if task.name == "options of of_project:patient")
+    assert look.state == "succeeded"
+
+
+def test_what_the_command_line_says_wins_over_the_function_also_when_it_is_the_default(
+    project: Path, tmp_path: Path, client: Client
+) -> None:
+    args = json.dumps([str(tmp_path / "attempts")])
+    palpable("run", "of_project:patient", "--args", args, "--retries", 0, "--tag", "mine", folder=project)
+    assert (tmp_path / "attempts").read_text() == "x"
+    (task,) = client.tasks(tags="mine")
+    assert task.name == "a patient one"
+
+
+def test_a_function_without_options_costs_no_further_task(project: Path, client: Client) -> None:
+    assert answer("run", "of_project:where", folder=project)
+    assert len(client.tasks()) == 1
+
+
+def test_a_function_whose_module_ends_the_process_fails_as_a_task(project: Path) -> None:
+    (project / "ending.py").write_text("import os, palpable\nos._exit(7)\n@palpable.task\ndef f(): ...")
+    result = palpable("run", "ending:f", folder=project)
+    assert result.returncode == 3
+    assert "7" in result.stderr

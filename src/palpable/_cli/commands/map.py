@@ -13,7 +13,7 @@ import click
 from palpable._cli.ending import NotAsked
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.signals import ending_by_exception
-from palpable._cli.task_options import TaskChoice, check_path, task_options
+from palpable._cli.task_options import TaskChoice, check_path, is_here, task_options
 
 if TYPE_CHECKING:
     from palpable._cli.line_map import Line
@@ -48,7 +48,8 @@ def command(
 
     Each line of stdin is a JSON value, or with --text plain text, and the function's one argument. Results are JSON,
     in the order of the lines; what can't be JSON is a string, its repr. Lines are read as they are needed, so the input
-    may be endless; empty ones are passed over, but not with --text.
+    may be endless; empty ones are passed over, but not with --text. The options that the function has by
+    @palpable.task(...) count where none is given here.
 
     The first failure ends it, with the exit code of its outcome as for `palpable run`, and cancels the rest; so does
     Ctrl-C. What the tasks print is kept: see `palpable logs`.
@@ -66,15 +67,18 @@ def command(
         progress = sys.stderr.isatty() and not sys.stdout.isatty()
     with ending_by_exception(), server.client() as client:
         from palpable._cli.current_folder import import_from_here
+        from palpable._cli.function_options import view_for
         from palpable._cli.line_map import LineMap
         from palpable._cli.named_function import NamedFunction
         from palpable._connection.bulk import workers_of
 
         import_from_here()  # results may be of classes that are defined there
         ahead = window or LINES_PER_WORKER * workers_of(client._get_connection())
+        where = server.address()
+        folder = how.folder_at(where)
         lines = LineMap(
-            client.options(**options),
-            NamedFunction(path, how.folder_at(server.address())),
+            view_for(client, options, path, folder, is_here=is_here(where), timeout_seconds=how.timeout),
+            NamedFunction(path, folder),
             _params(is_text=text),
             window=ahead,
             is_ordered=not unordered,

@@ -12,7 +12,7 @@ from palpable._cli.ending import INTERRUPTED
 from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.signals import ending_by_exception
-from palpable._cli.task_options import TaskChoice, check_path, task_options
+from palpable._cli.task_options import TaskChoice, check_path, is_here, task_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def command(
 
     A function is imported inside the task, in a process of its own; modules of the current folder are found, as with
     `python -m`. What it returns is printed as JSON if it can be, else as its repr; what it prints goes to stderr
-    meanwhile.
+    meanwhile. The options that it has by @palpable.task(...) count where none is given here.
 
     A command comes after --; what it prints, to stdout or stderr, goes to stdout. It has no input, and the
     environment of the server. Output is text, and is kept up to the server's limit (1 MB): data belongs into files.
@@ -86,20 +86,23 @@ def command(
     options = how.options(idempotency_key=key)
     call = _call(path, words, args_text, kwargs_text)
     with ending_by_exception(), server.client() as client:
-        from palpable._cli.attended_task import attend, cancel_soon, submit
+        from palpable._cli.attended_task import attend, cancel_soon, id_for, submit
 
         folder = how.folder_at(server.address())
         function, args, kwargs, name = call(folder)
-        task_id = submit(client.options(**options), function, args, kwargs, name)
-        if detach:
-            if as_json:
-                print_json({"task_id": task_id})
-            else:
-                click.echo(task_id)
-            return 0
+        if path is None:
+            view = client.options(**options)
+        else:
+            from palpable._cli.function_options import view_for
+
+            where = is_here(server.address())
+            view = view_for(client, options, path, folder, is_here=where, timeout_seconds=how.timeout)
         connection = client._get_connection()
+        task_id = id_for(view)
         try:
-            report = attend(connection, task_id, None if quiet else _printer(to_stderr=not words or as_json))
+            submit(view, task_id, function, args, kwargs, name)
+            if not detach:
+                report = attend(connection, task_id, None if quiet else _printer(to_stderr=not words or as_json))
         except BaseException as error:
             if key is None:  # else others may wait for the same task
                 cancel_soon(connection, [task_id])
@@ -108,6 +111,12 @@ def command(
                 click.echo(f"palpable: task {task_id} {what}.", err=True)
                 return INTERRUPTED
             raise
+    if detach:
+        if as_json:
+            print_json({"task_id": task_id})
+        else:
+            click.echo(task_id)
+        return 0
     return _show(report, is_command=bool(words), as_json=as_json)
 
 
