@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -458,3 +459,27 @@ def append_line(path: str, line: str) -> str:
 def moment_of_running(_: object = None) -> float:
     """When this ran, in seconds since the epoch."""
     return time.time()
+
+
+def bytes_after(path: str, size_bytes: int) -> bytes:
+    """Return so many bytes once the file is there."""
+    wait_for_file(path)
+    return bytes(size_bytes)
+
+
+def ask_and_never_read(count: int) -> int:
+    """Ask for long lists over the socket of this process until it takes no more; return how many questions left."""
+    import socket
+
+    from palpable._wire.framing import encode_frame
+    from palpable._wire.messages import ListTasks
+    from palpable._zygote.task_process import SOCKET_FD
+
+    with socket.socket(fileno=os.dup(SOCKET_FD)) as sock:
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        for number in range(count):
+            if not poll.poll(500):
+                return number
+            sock.send(encode_frame(ListTasks(request_id=number)))
+    return count

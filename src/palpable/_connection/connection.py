@@ -395,8 +395,12 @@ class Connection:
 
     @property
     def _is_awaited(self) -> bool:
-        """Whether something is to come that no thread waits for."""
-        return bool(self._takers) or (self._reconnecting is not None and bool(self._outbox.unanswered))
+        """Whether something is to come that no thread waits for, or is to be read so that one can send."""
+        return (
+            bool(self._takers)
+            or self._sender.is_waiting
+            or (self._reconnecting is not None and bool(self._outbox.unanswered))
+        )
 
     @property
     def _is_unneeded(self) -> bool:

@@ -52,6 +52,8 @@ class Sender:
         self._flushed_at = 0.0
         self.is_blocked = False
         """Whether the background thread is to go on as soon as the stream takes more."""
+        self.is_waiting = False
+        """Whether a thread can't go on before the stream takes more."""
         self.is_over = False
         """Whether the stream is broken: nothing is sent any more."""
 
@@ -139,5 +141,9 @@ class Sender:
 
     def _wait_writable(self) -> None:
         # The server may be waiting until we read: somebody must, while this thread waits to send.
-        self._background.read_at_once()
-        wait_until_ready((), (self._stream,))
+        self.is_waiting = True
+        try:
+            self._background.read_at_once()
+            wait_until_ready((), (self._stream,))
+        finally:
+            self.is_waiting = False

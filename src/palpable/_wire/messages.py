@@ -248,6 +248,7 @@ class ListTasks(Message, frozen=True, tag="tasks"):
     states: list[str] = []
     """Only tasks in one of these states; empty: all."""
     limit: int = 1000
+    """So many at most; more than 10,000 are never sent."""
     task_ids: list[str] = []
     """Only these; empty: all."""
     before: int | None = None

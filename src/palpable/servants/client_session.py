@@ -20,6 +20,7 @@ from palpable._wire.handshake import (
     ServerHandshake,
 )
 from palpable._wire.messages import ClientRequest, TasksAccepted
+from palpable.servants.intake import UNREAD_MAX_BYTES, Intake
 from palpable.servants.requests import Requests
 
 logger = logging.getLogger("palpable.server")
@@ -28,6 +29,8 @@ HOLD_SECONDS = 0.001
 """How long an acceptance may wait for a result to travel with: a client that waits for that is woken once then."""
 HANDSHAKES_MAX = 256
 """Handshakes at a time. Who comes then waits for its turn, unread, and its five seconds begin with that."""
+LOOK_AGAIN_SECONDS = 0.001
+"""When to look whether what was sent in one turn of the loop has left, if the loop will not say so itself."""
 WAITING_MAX = 4096
 """Who wait for that; the next one is closed at once. All clients of a server come together when it has come back."""
 
@@ -94,12 +97,15 @@ class ClientSession(asyncio.Protocol):
         self.connection_id = admission.next_id()
         self.inside_task = ""
         self.is_writable = True
+        """Whether results may be pushed to it."""
+        self._is_paused = False
         self._admission = admission
         self._handshake: ServerHandshake | None = ServerHandshake(admission.authkey, admission.info)
         self._handshake_reader: FrameReader[Any] = FrameReader(HandshakeToServer, limit_bytes=HANDSHAKE_LIMIT_BYTES)
         self._reader: FrameReader[Any] = FrameReader(ClientRequest, limit_bytes=admission.limit_bytes)
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._intake = Intake(self._serve, self._unread_bytes, self._set_reading)
         self._received_bytes = 0
         self._is_waiting = False
         self._held = bytearray()
@@ -117,21 +123,25 @@ class ClientSession(asyncio.Protocol):
             if self._handshake is not None:
                 self._shake_hands(data)
             else:
-                self._serve(self._reader.feed(data))
+                self._intake.take(self._reader.feed(data))
         except FrameError as error:
             logger.warning("connection %d is closed: %s", self.connection_id, error)
             self.close()
 
     def pause_writing(self) -> None:
+        self._is_paused = True
         self.is_writable = False
 
     def resume_writing(self) -> None:
+        self._is_paused = False
         self.is_writable = True
         self._admission.requests.manager.delivery.writable_again(self)
+        self._intake.go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._admission.leave(self)
         self._transport = None
+        self._intake.messages.clear()  # nobody was told that any of it was accepted
         if self._handshake is not None:
             if self._deadline is not None:  # it had begun
                 self._end_handshake()
@@ -185,9 +195,24 @@ class ClientSession(asyncio.Protocol):
             self._deadline.cancel()
         self._admission.handshake_over()
 
-    def _serve(self, requests: list[Any]) -> None:
-        for request in requests:
-            self._admission.requests.handle(self, request)
+    def _serve(self, requests: deque[Any]) -> None:
+        handle, intake = self._admission.requests.handle, self._intake
+        while requests and not intake.is_congested:
+            handle(self, requests.popleft())
+
+    def _unread_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def _set_reading(self, is_on: bool) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            if is_on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def owe(self, count: int) -> None:
+        """The client is owed an answer of so many bytes, which waits for the disk; negative: it has got it."""
+        self._intake.owe(count)
 
     def send(self, message: Any) -> None:
         """Send a message; does nothing when the connection is gone."""
@@ -204,6 +229,18 @@ class ClientSession(asyncio.Protocol):
         if self._held:
             frame, self._held = self._held + frame, bytearray()
         self._transport.write(frame)
+        if self.is_writable and self._unread_bytes() > UNREAD_MAX_BYTES:
+            # The loop sends at the end of its turn, and says only then that it could not send all.
+            self.is_writable = False
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._transport is None or self._is_paused:
+            return  # `resume_writing` will be called
+        if self._unread_bytes() > UNREAD_MAX_BYTES:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._look_again)
+        else:
+            self.resume_writing()
 
     def _on_timer(self) -> None:
         self._is_timer_set = False

@@ -38,6 +38,7 @@ class Peer(Protocol):
     is_writable: bool
 
     def send(self, message: Any) -> None: ...
+    def owe(self, count: int) -> None: ...
 
 
 class _Query:
@@ -58,6 +59,8 @@ class _Outbox:
         self.sequence = 0
         self.unacknowledged: deque[tuple[int, list[str]]] = deque()
         self.queries: set[_Query] = set()
+        self.answers: deque[_Query] = deque()
+        """What can be answered when the peer has read."""
         self.is_closed = False
         self.outstanding = 0
         """Results it is still to be pushed, whose tasks have not ended."""
@@ -186,6 +189,7 @@ class Delivery:
         self._dirty.discard(outbox)
         for query in list(outbox.queries):
             self._withdraw(query)
+        outbox.answers.clear()
 
     # --- what happened ---
 
@@ -245,7 +249,11 @@ class Delivery:
     def writable_again(self, peer: Peer) -> None:
         """The peer reads again."""
         outbox = self._outboxes.get(peer.connection_id)
-        if outbox is not None and outbox.due:
+        if outbox is None:
+            return
+        while outbox.answers and peer.is_writable:
+            self._give_answer(outbox.answers.popleft())
+        if outbox.due:
             self._dirty.add(outbox)
             self.flush()
 
@@ -264,6 +272,13 @@ class Delivery:
 
     def _answer(self, query: _Query) -> None:
         self._withdraw(query)
+        if query.peer.is_writable:
+            self._give_answer(query)
+        else:
+            # The peer has asked for many results, perhaps for the same ones many times, and reads none.
+            self._outbox(query.peer).answers.append(query)
+
+    def _give_answer(self, query: _Query) -> None:
         request = query.request
         reports: list[TaskReport | None] = []
         taken: list[str] = []

@@ -59,14 +59,14 @@ class LogReading:
         if task is None:  # forgotten while it was followed
             self._send(b"", is_last=True)
             return
-        if task.is_settled:
+        if task.is_settled and self._peer.is_writable:
             data = self._manager.outputs.after(task.task_id, self._sent_bytes)
             while len(data) > CHUNK_BYTES:
                 self._send(data[:CHUNK_BYTES], is_last=False)
                 data = data[CHUNK_BYTES:]
             self._send(data, is_last=True)
             return
-        if self._request.follow and self._peer.is_writable:
+        if self._request.follow and self._peer.is_writable and not task.is_settled:
             data = self._live_bytes(task, self._sent_bytes)
             if data:
                 self._sent_bytes += len(data)

@@ -62,6 +62,7 @@ class Orders:
             manager.settings.max_payload_bytes,
             manager.messages.on_messages,
             asyncio.get_running_loop(),
+            manager.delivery.writable_again,
         )
         manager.links[order.runner_id] = link
         manager.pool.acquire(link)

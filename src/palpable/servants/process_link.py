@@ -9,12 +9,14 @@ import asyncio
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import FromTaskProcess, RunTasks, TaskOrder
+from palpable.servants.intake import Intake
 
 if TYPE_CHECKING:
     from palpable._zygote.zygote_handle import ZygoteHandle
@@ -24,6 +26,8 @@ logger = logging.getLogger("palpable.server")
 SMALL_RECEIVE_BYTES, LARGE_RECEIVE_BYTES = 1 << 16, 1 << 18
 """Read from a socket at once; the larger after a read that was full. For that the C library maps memory anew at every
 read, and unmaps it: too dear for a small message."""
+UNSENT_HIGH_BYTES, UNSENT_LOW_BYTES = 1 << 16, 1 << 14
+"""With more answers waiting than the first no results are pushed, until there are fewer than the second."""
 
 
 class ProcessLink:
@@ -34,7 +38,9 @@ class ProcessLink:
 
     Args:
         runner_id: whose link it is; also its `connection_id` for requests of the task (negative: never a client's).
-        on_messages: called with the link and a list of messages.
+        on_messages: called with the link and the messages that came, in order. It takes those out that it handles; a
+            request only while the link is not congested.
+        on_has_read: called with the link when it is writable again.
     """
 
     def __init__(
@@ -42,8 +48,9 @@ class ProcessLink:
         runner_id: int,
         isolation: str,
         limit_bytes: int,
-        on_messages: Callable[[ProcessLink, list[Any]], None],
+        on_messages: Callable[[ProcessLink, deque[Any]], None],
         loop: asyncio.AbstractEventLoop,
+        on_has_read: Callable[[ProcessLink], None] = lambda link: None,
     ) -> None:
         self.runner_id = runner_id
         self.connection_id = -runner_id
@@ -56,12 +63,19 @@ class ProcessLink:
         self.zygote: ZygoteHandle | None = None
         self.known_functions: set[str] = set()
         self.is_writable = True
+        """Whether results may be pushed to it."""
+        self.has_exited = False
+        """Whether its process is gone, and only what that has said is left to handle."""
         self._on_messages = on_messages
+        self._on_has_read = on_has_read
         self._loop = loop
+        self._intake = Intake(self._hand_over, self._unread_bytes, self._set_reading)
         self._socket: socket.socket | None = None
         self._reader: FrameReader[Any] = FrameReader(FromTaskProcess, limit_bytes=limit_bytes)
         self._unbound: list[tuple[list[TaskOrder], dict[str, bytes], int]] = []
         self._outgoing = bytearray()
+        self._unsent_order_bytes = 0
+        """What is in there of orders, at most: a busy process reads those later, and may ask meanwhile."""
         self._claims: tuple[int, int] | None = None
         self._take_backs = 0
         """Frames sent that told of tasks taken back, modulo 256: what the claim bytes say (see `RunTasks`)."""
@@ -69,6 +83,8 @@ class ProcessLink:
         """Tasks taken back before there was a process to know of them."""
         self._receive_bytes = SMALL_RECEIVE_BYTES
         self._is_reading = False
+        self._is_at_end = False
+        self._is_draining = False
         self._is_reset = False
         self._has_conversed = False
 
@@ -79,8 +95,7 @@ class ProcessLink:
     def bind(self, pid: int, process_socket: socket.socket, spool_path: str, zygote: ZygoteHandle) -> None:
         """A process is there: send it what waits."""
         self.pid, self._socket, self.spool_path, self.zygote = pid, process_socket, spool_path, zygote
-        self._loop.add_reader(process_socket.fileno(), self._on_readable)
-        self._is_reading = True
+        self._set_reading(True)
         unbound, self._unbound = self._unbound, []
         for tasks, functions, taken_back in unbound:
             self._send_run(tasks, functions, taken_back)
@@ -105,13 +120,13 @@ class ProcessLink:
             )
         )
         if self.isolation == "task":
-            self._send(frame)
+            self._send_order(frame)
             return
         if self._claims is None:
             self._send_claim_pipe(frame)
         if taken_back:
             self._take_backs = (self._take_backs + 1) % 256
-        self._send(frame)
+        self._send_order(frame)
         assert self._claims is not None
         # At most `BATCH_MAX` claims are open at a time: the pipe, of 4 KB at least, never fills.
         os.write(self._claims[1], bytes([self._take_backs]) * len(tasks))
@@ -165,9 +180,24 @@ class ProcessLink:
         return self._is_reset and not self._has_conversed
 
     def send(self, message: Any) -> None:
-        """Answer a request of the task."""
+        """Answer a request of the task, or push it results."""
         self._has_conversed = True
-        self._send(encode_frame(message))
+        if not self.has_exited:
+            self._send(encode_frame(message))
+            if self._unread_bytes() > UNSENT_HIGH_BYTES:
+                self.is_writable = False
+
+    def _send_order(self, frame: bytearray) -> None:
+        before = len(self._outgoing)
+        self._send(frame)
+        self._unsent_order_bytes += len(self._outgoing) - before
+
+    def _unread_bytes(self) -> int:
+        return len(self._outgoing) - self._unsent_order_bytes
+
+    def owe(self, count: int) -> None:
+        """The task is owed an answer of so many bytes, which waits for the disk; negative: it has got it."""
+        self._intake.owe(count)
 
     def _send(self, frame: bytes | bytearray) -> None:
         if self._socket is None:
@@ -197,15 +227,37 @@ class ProcessLink:
             sent = len(self._outgoing)
         del self._outgoing[:sent]
         if not self._outgoing:
+            self._unsent_order_bytes = 0
             self._loop.remove_writer(self._socket.fileno())
+        if not self.is_writable and self._unread_bytes() <= UNSENT_LOW_BYTES:
+            self.is_writable = True
+            self._on_has_read(self)
+            self._intake.go_on()
 
     def _on_readable(self) -> None:
         self._receive()
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether the next request has to wait, until the task has read the answers to those before."""
+        return not self._is_draining and self._intake.is_congested
+
     def drain(self) -> None:
-        """Handle everything that the process has sent until now."""
-        while self._receive():
-            pass
+        """Handle everything that the process has sent until now, however much it has not read."""
+        was_draining, self._is_draining = self._is_draining, True
+        try:
+            while True:
+                is_more = self._receive()
+                self._hand_over(self._intake.messages)  # also if this is called while one of them is handled
+                if not is_more:
+                    break
+        finally:
+            self._is_draining = was_draining
+        self._intake.go_on()
+
+    def _hand_over(self, messages: deque[Any]) -> None:
+        if messages:
+            self._on_messages(self, messages)
 
     def _receive(self) -> bool:
         if self._socket is None:
@@ -232,13 +284,21 @@ class ProcessLink:
             return False
         self._has_conversed = True
         if messages:
-            self._on_messages(self, messages)
+            self._intake.take(messages)
         return True
 
-    def _stop_reading(self) -> None:
-        if self._is_reading and self._socket is not None:
-            self._is_reading = False
+    def _set_reading(self, is_on: bool) -> None:
+        if self._socket is None or self._is_at_end or is_on is self._is_reading:
+            return
+        self._is_reading = is_on
+        if is_on:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        else:
             self._loop.remove_reader(self._socket.fileno())
+
+    def _stop_reading(self) -> None:
+        self._set_reading(False)
+        self._is_at_end = True
 
     def close(self) -> None:
         """The process is gone."""
@@ -247,6 +307,7 @@ class ProcessLink:
             if self._outgoing:
                 self._loop.remove_writer(self._socket.fileno())
                 self._outgoing.clear()
+                self._unsent_order_bytes = 0
             self._socket.close()
             self._socket = None
         if self._claims is not None:

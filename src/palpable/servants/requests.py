@@ -40,6 +40,7 @@ from palpable._wire.messages import (
     WatchResults,
 )
 from palpable.servants.delivery import Peer
+from palpable.servants.intake import LISTED_TASK_BYTES
 from palpable.servants.log_reading import LogReading
 from palpable.servants.manager import Manager
 from palpable.servants.reports import info_of
@@ -48,6 +49,8 @@ from palpable.servants.submissions import Submissions
 NOT_OF_TASKS = (ResultsReceived, EndWait, StopReading, DrainServer, GetStatus, QuitServer)
 
 
+LISTED_MAX = 10_000
+"""Tasks in one answer, at most: a few megabytes. Who wants more pages through them."""
 ABOUT_TASKS = frozenset({CancelTasks, QueryResults, WatchResults})
 """Requests that are answered with how tasks stand, and asked again by a client that connects again."""
 
@@ -212,11 +215,12 @@ class Requests:
             candidates: Iterable[TaskRecord] = [tasks[task_id] for task_id in request.task_ids if task_id in tasks]
         else:
             candidates = reversed(tasks.values())
+        limit = request.limit if request.task_ids else min(request.limit, LISTED_MAX)
         wanted, tags = set(request.states), set(request.tags)
         infos: list[TaskInfo] = []
         now = time.monotonic()
         for task in candidates:
-            if len(infos) >= request.limit:
+            if len(infos) >= limit:
                 break
             if request.before is not None and task.sequence >= request.before:
                 continue
@@ -233,7 +237,14 @@ class Requests:
                         pid=link.pid if link is not None else None,
                     )
                 )
-        self.manager.queue.send_saved(peer, TaskList(request_id=request.request_id, tasks=infos))
+        size = LISTED_TASK_BYTES * len(infos)
+        peer.owe(size)
+
+        def answer() -> None:
+            peer.send(TaskList(request_id=request.request_id, tasks=infos))
+            peer.owe(-size)
+
+        self.manager.queue.call_saved(answer)
 
     def _status(self, peer: Peer, request: GetStatus) -> None:
         peer.send(StatusReport(request_id=request.request_id, status={**self._describe(), **self.manager.status}))

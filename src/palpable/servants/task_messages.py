@@ -6,11 +6,21 @@ Runs in: the server process. Speaks with: the task processes, through their link
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from palpable._core import events
-from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskSaid
+from palpable._wire.messages import (
+    GetStatus,
+    ListTasks,
+    ProcessExit,
+    QueryResults,
+    ReadLogs,
+    TaskEnded,
+    TaskProgressed,
+    TaskSaid,
+)
 from palpable.servants.delivery import Peer
 from palpable.servants.output_store import empty_spool, spool_size
 from palpable.servants.process_link import ProcessLink
@@ -21,6 +31,9 @@ if TYPE_CHECKING:
 task_logger = logging.getLogger("palpable.tasks")
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "PRINT": 20, "WARNING": 30, "ERROR": 40}
+
+QUESTIONS = frozenset({GetStatus, ListTasks, QueryResults, ReadLogs})
+"""What nobody has to answer once the process that asked is gone."""
 
 
 class TaskMessages:
@@ -39,11 +52,12 @@ class TaskMessages:
         self._on_request = on_request
         self._on_gone = on_gone
 
-    def on_messages(self, link: ProcessLink, messages: list[Any]) -> None:
-        """A task process has spoken."""
+    def on_messages(self, link: ProcessLink, messages: deque[Any]) -> None:
+        """A task process has spoken. What is handled is taken out of `messages`."""
         endings: list[events.TaskEnding] = []
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
-        for message in messages:
+        while messages:
+            message = messages.popleft()
             if type(message) is TaskEnded:
                 endings.append(
                     events.TaskEnding(
@@ -71,7 +85,10 @@ class TaskMessages:
                 task = self._manager.engine.tasks.get(message.task_id)
                 if task is not None:
                     task.progress = (message.done, message.total, message.note)
-            else:
+            elif link.is_congested:
+                messages.appendleft(message)  # it goes on when the task has read
+                return
+            elif not link.has_exited or type(message) not in QUESTIONS:
                 link.inside_task = runner.inbox[0].task_id if runner is not None and runner.inbox else ""
                 if not link.inside_task:
                     continue  # its task was ended by force; the process is about to go
@@ -93,6 +110,7 @@ class TaskMessages:
 
     def on_exited(self, link: ProcessLink, process_exit: ProcessExit | None) -> None:
         """The process behind a link is gone; None: killed together with its zygote."""
+        link.has_exited = True
         link.drain()
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
         unclaimed = 1 if link.isolation == "task" and link.was_never_read else link.take_back()

@@ -15,6 +15,8 @@ class Peer:
     def send(self, message: Any) -> None:
         raise AssertionError("nothing is on disk")
 
+    def owe(self, count: int) -> None: ...
+
 
 class Disk:
     """A journal that writes nothing."""
