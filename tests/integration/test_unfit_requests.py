@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from palpable import Server
+from palpable._wire.blake2 import digest_of
 from palpable._wire.messages import (
     ListTasks,
     QueryResults,
@@ -33,11 +35,12 @@ def durable_server(tmp_path: Path) -> Iterator[Server]:
 
 def _submission(*task_ids: str, **options: Any) -> SubmitTasks:
     function = pickle.dumps(tasks.double)
+    key = digest_of(function)
     requests = [
-        TaskRequest(task_id, "call", "key", pickle.dumps(((number,), {}))) for number, task_id in enumerate(task_ids)
+        TaskRequest(task_id, "call", key, pickle.dumps(((number,), {}))) for number, task_id in enumerate(task_ids)
     ]
     return SubmitTasks(
-        request_id=1, tasks=requests, functions={"key": function}, options=TaskOptions(**options), delivery="none"
+        request_id=1, tasks=requests, functions={key: function}, options=TaskOptions(**options), delivery="none"
     )
 
 
@@ -87,3 +90,26 @@ def test_a_task_whose_function_is_lost_fails_and_holds_nobody_up(tmp_path: Path)
             with pytest.raises(RuntimeError, match="lost the function"):
                 client.result(later, 20)
             assert client.submit(tasks.double, 2).result(20) == 4
+
+
+def test_a_function_under_the_name_of_another_is_refused_and_does_not_take_its_place(durable_server: Server) -> None:
+    submission = _submission("one")
+    key = submission.tasks[0].function_key
+    poisoned = replace(submission, functions={key: pickle.dumps(tasks.treble)})
+    with greeted_connection(durable_server) as sock:
+        answer = ask(sock, poisoned)
+        assert isinstance(answer, RequestFailed) and key in answer.message
+        assert isinstance(ask(sock, submission), TasksAccepted)
+        (report,) = ask(sock, QueryResults(request_id=5, task_ids=["one"], wait_seconds=-1)).reports
+        assert pickle.loads(report.payload) == 0
+
+
+def test_bytes_sent_for_a_function_that_is_known_do_not_replace_it(durable_server: Server) -> None:
+    first = _submission("one")
+    key = first.tasks[0].function_key
+    second = replace(_submission("two", "three"), functions={key: pickle.dumps(tasks.own_pid)})
+    with greeted_connection(durable_server) as sock:
+        assert isinstance(ask(sock, first), TasksAccepted)
+        assert isinstance(ask(sock, second), TasksAccepted)
+        (report,) = ask(sock, QueryResults(request_id=5, task_ids=["three"], wait_seconds=-1)).reports
+        assert pickle.loads(report.payload) == 2

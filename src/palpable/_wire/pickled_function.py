@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from cloudpickle import cloudpickle
 
-from palpable._wire.blake2 import blake2b
+from palpable._wire.blake2 import digest_of
 from palpable._wire.by_value_pickler import dumps_by_value
 from palpable._wire.culprit import find_culprit
 from palpable._wire.function_wrapper import FunctionWrapper
@@ -29,7 +29,7 @@ from palpable.units.task_exceptions import NotPicklable
 
 
 class PickledFunction(NamedTuple):
-    """`key` is the hex BLAKE2b-128 digest of `data`; `name` is what people see in lists."""
+    """`key` is the digest of `data` (`digest_of`); `name` is what people see in lists."""
 
     key: str
     data: bytes
@@ -82,7 +82,7 @@ def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
             f"the function {name!r} can't be pickled{f', because of its {culprit}' if culprit else ''}: {error}. "
             f"Make that inside the function, or in a module that the function imports."
         ) from error
-    pickled = PickledFunction(blake2b(data, digest_size=16).hexdigest(), data, name)
+    pickled = PickledFunction(digest_of(data), data, name)
     if is_stable:
         _remember(function, None if held.is_empty else held, pickled)
     return pickled

@@ -15,6 +15,7 @@ from palpable._core import events
 from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import State
+from palpable._wire.blake2 import digest_of
 from palpable._wire.messages import RequestFailed, SubmitTasks, TaskOptions, TaskRequest
 from palpable.servants.delivery import Peer
 from palpable.servants.manager import FULL_MESSAGE, Manager
@@ -55,6 +56,7 @@ class Submissions:
             # Not refused: it is about to stop, and the client, whom nobody answers, asks the next server on the store.
             self.left_open.update(ids)
             return
+        refusal = refusal or self._unfit_function(request)
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
             return
@@ -155,6 +157,17 @@ class Submissions:
         for task in request.tasks:
             if task.function_key and task.function_key not in functions and task.function_key not in request.functions:
                 return "ServerError", f"the function {task.function_key} of task {task.task_id} was never sent"
+        return None
+
+    def _unfit_function(self, request: SubmitTasks) -> tuple[str, str] | None:
+        """Functions are known by their digest, and what is known is not sent again: by all clients.
+
+        So one that bears the name of another would be run by whoever means that one.
+        """
+        functions = self._manager.functions
+        for key, data in request.functions.items():
+            if key not in functions and digest_of(data) != key:
+                return "ServerError", f"the function {key[:80]} does not have the digest that it is named by"
         return None
 
     def _room_bytes(self) -> int:
