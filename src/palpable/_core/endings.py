@@ -7,6 +7,7 @@ import random
 from collections import deque
 
 from palpable._core import retry
+from palpable._core.arrivals import Arrivals
 from palpable._core.dispatch import Dispatcher
 from palpable._core.effects import AttemptFailed, SaveTask, TaskFinished, TaskForgotten
 from palpable._core.retention import Retention
@@ -32,6 +33,7 @@ class Endings:
     def __init__(
         self,
         tasks: dict[str, TaskRecord],
+        arrivals: Arrivals,
         dispatcher: Dispatcher,
         waiting: Waiting,
         retention: Retention,
@@ -40,6 +42,7 @@ class Endings:
         rng: random.Random,
     ) -> None:
         self.tasks = tasks
+        self.arrivals = arrivals
         self.dispatcher = dispatcher
         self.waiting = waiting
         self.retention = retention
@@ -213,6 +216,7 @@ class Endings:
 
     def forget(self, task: TaskRecord) -> None:
         self.tasks.pop(task.task_id, None)
+        self.arrivals.remove(task)
         self.dispatcher.effects.append(TaskForgotten(task))
 
     def runner_of(self, task: TaskRecord) -> Runner | None:

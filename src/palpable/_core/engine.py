@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from palpable._core import events, recovery
+from palpable._core.arrivals import Arrivals
 from palpable._core.dispatch import Dispatcher
 from palpable._core.effects import Effect, TaskSettled
 from palpable._core.endings import Endings, overdue_at
@@ -48,13 +49,15 @@ class Engine:
         rng: random.Random | None = None,
     ) -> None:
         self.tasks: dict[str, TaskRecord] = {}
-        """By id, in the order of their arrival."""
+        """By id."""
+        self.arrivals = Arrivals(self.tasks)
         self.is_durable = is_durable
         self.dispatcher = Dispatcher(slot_count, max_tasks_per_process, is_durable=is_durable)
         self.waiting = Waiting(self.tasks, self.dispatcher)
         self.retention = Retention(retention_capacity, retention_seconds)
         self.endings = Endings(
             self.tasks,
+            self.arrivals,
             self.dispatcher,
             self.waiting,
             self.retention,
@@ -71,7 +74,6 @@ class Engine:
             events.SubmissionsWithdrawn: self._on_withdrawn,
             events.TasksRecovered: self._on_recovered,
             events.ResultsRecovered: self._on_results_recovered,
-            events.RecoveryEnded: self._on_recovery_ended,
             events.TasksEnded: self._on_ended,
             events.RunnerExited: self._on_runner_exited,
             events.TasksTakenBack: self._on_taken_back,
@@ -163,6 +165,7 @@ class Engine:
             )
             self._next_sequence += 1
             self.tasks[new.task_id] = task
+            self.arrivals.add(task)
             if policy.ends_with_client:
                 self.endings.ending_with.setdefault(event.connection_id, set()).add(new.task_id)
             if policy.is_followup and parent is not None:
@@ -199,6 +202,7 @@ class Engine:
         self._interrupted.update(task.task_id for task in event.tasks if task.state is State.RUNNING)
         for task in event.tasks:
             self.tasks[task.task_id] = task
+            self.arrivals.add(task)
             end = recovery.resume(task, self._interrupted, now)
             if task.state is State.READY:
                 self.dispatcher.ready.add(task)
@@ -208,18 +212,14 @@ class Engine:
                 self.endings.to_end.append((task.task_id, end))
 
     def _on_results_recovered(self, event: events.ResultsRecovered, now: float) -> None:
+        self.retention.spare(now)
         for task in event.tasks:
             task.is_settled = True
             self.tasks[task.task_id] = task
+            self.arrivals.add(task)
             self.retention.add(task)
         for task in self.retention.drop(now):
             self.endings.forget(task)
-
-    def _on_recovery_ended(self, event: events.RecoveryEnded, now: float) -> None:
-        # They came in the order in which they are to run; lists show them, and page through them, by age.
-        in_order = sorted(self.tasks.values(), key=lambda task: task.sequence)
-        self.tasks.clear()
-        self.tasks.update((task.task_id, task) for task in in_order)
 
     # --- events: tasks end ---
 

@@ -59,10 +59,6 @@ class ResultsRecovered(Event, frozen=True):
     tasks: list[TaskRecord]
 
 
-class RecoveryEnded(Event, frozen=True):
-    """That was all."""
-
-
 class TaskEnding(msgspec.Struct, frozen=True):
     """A part of `TasksEnded`: a task process said that this task returned or raised."""
 

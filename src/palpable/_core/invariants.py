@@ -55,6 +55,9 @@ def _runners(engine: Engine) -> list[str]:
 
 def _tasks(engine: Engine) -> list[str]:
     faults = []
+    in_order = sorted((task.sequence for task in engine.tasks.values()), reverse=True)
+    if [task.sequence for task in engine.arrivals.newest_first()] != in_order:
+        faults.append("the order of arrival is not that of the sequence numbers")
     ready = 0
     for task in engine.tasks.values():
         if (task.finished_at is not None) != task.is_final:
@@ -94,6 +97,9 @@ def _waits(engine: Engine) -> list[str]:
         if task.state is not State.RUNNING
     ]
     for task in engine.tasks.values():
+        urgency = max((wait.task.depth + 1 for wait in task.waited_by or ()), default=0)
+        if not task.is_final and task.urgency != urgency:
+            faults.append(f"task {task.task_id} has urgency {task.urgency}, and those that wait for it say {urgency}")
         for wait in task.waits or ():
             if task.state is not State.RUNNING:
                 faults.append(f"task {task.task_id} is {task.state} and waits")

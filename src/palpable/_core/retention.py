@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 
 from palpable._core.task_record import TaskRecord
+
+RECOVERED_SECONDS = 60.0
+"""A result of an earlier start of the server is kept so long at least, or as long as any, whatever its age: its client
+is about to connect again, and tries that for a minute by itself."""
 
 
 class Retention:
@@ -24,6 +29,8 @@ class Retention:
         self.taken_count = 0
         """Of how many the result was handed over."""
         self._finished: deque[TaskRecord] = deque()
+        self._none_before = 0.0
+        """Until then none is dropped for its age."""
 
     def __len__(self) -> int:
         return len(self._finished)
@@ -38,10 +45,18 @@ class Retention:
         self.taken_count += task.is_taken
         self._finished.append(task)
 
+    def spare(self, now: float) -> None:
+        """Results of an earlier start are about to be added.
+
+        How old they are, wall clocks say, perhaps of two machines. A clock that was set forward, or a server that was
+        away for long, must not take from clients what they could not fetch.
+        """
+        self._none_before = max(self._none_before, now + min(self.seconds, RECOVERED_SECONDS))
+
     def drop(self, now: float) -> Iterator[TaskRecord]:
         """Yield the tasks that are over a limit, and forget them."""
         finished = self._finished
-        oldest = now - self.seconds
+        oldest = now - self.seconds if now >= self._none_before else -math.inf
         while finished and (len(finished) > self.capacity or (finished[0].finished_at or 0.0) <= oldest):
             task = finished.popleft()
             self.counts[task.state] -= 1
@@ -51,7 +66,9 @@ class Retention:
     @property
     def next_drop_at(self) -> float | None:
         """When the oldest reaches its age; None if nothing is kept."""
-        return (self._finished[0].finished_at or 0.0) + self.seconds if self._finished else None
+        if not self._finished:
+            return None
+        return max(self._none_before, (self._finished[0].finished_at or 0.0) + self.seconds)
 
     def purge(self, states: frozenset[str], ended_before: float) -> list[TaskRecord]:
         """Take out, and return, those in one of these states that ended before that moment."""

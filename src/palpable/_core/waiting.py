@@ -48,7 +48,7 @@ class Waiting:
         waiter.waits = [*(waiter.waits or ()), wait]
         for task in unfinished.values():
             task.waited_by = [*(task.waited_by or ()), wait]
-            self._make_urgent(task, waiter.depth + 1)
+            self._judge_urgency(task)
         runner = self._dispatcher.runners.get(waiter.runner_id or 0)
         if runner is not None:
             self._dispatcher.pause(runner)
@@ -88,13 +88,16 @@ class Waiting:
             task = self._tasks.get(task_id)
             if task is not None and task.waited_by:
                 task.waited_by = [other for other in task.waited_by if other is not wait] or None
+                self._judge_urgency(task)
 
-    def _make_urgent(self, task: TaskRecord, urgency: int) -> None:
-        if urgency <= task.urgency:
-            return
-        task.urgency = urgency
-        if task.level is not None:
-            self._dispatcher.ready.add(task)
+    def _judge_urgency(self, task: TaskRecord) -> None:
+        """Who waits for it has changed; what nobody waits for any more is a task like others again."""
+        urgency = max((wait.task.depth + 1 for wait in task.waited_by or ()), default=0)
+        if urgency != task.urgency:
+            task.urgency = urgency
+            if task.level is not None:
+                # Where it goes back to a level, its old entry there counts again, if it is not reached yet: its place.
+                self._dispatcher.ready.add(task)
 
     def _leads_to(self, unfinished: dict[str, TaskRecord], target: TaskRecord) -> bool:
         """Whether one of these tasks is `target`, or waits for it, directly or not."""

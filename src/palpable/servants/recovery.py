@@ -54,7 +54,6 @@ async def recover(manager: Manager, store: Store, on_progress: Callable[[int], N
         counts["finished"] += len(tasks)
         on_progress(sum(counts.values()))
         await asyncio.sleep(0)
-    manager.handle(events.RecoveryEnded())
     # What was read stays for long, and there are no cycles in it: the collector need not look at it, now or ever.
     gc.freeze()
     gc.enable()

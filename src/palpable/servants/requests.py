@@ -214,7 +214,7 @@ class Requests:
         if request.task_ids:
             candidates: Iterable[TaskRecord] = [tasks[task_id] for task_id in request.task_ids if task_id in tasks]
         else:
-            candidates = reversed(tasks.values())
+            candidates = self.manager.engine.arrivals.newest_first(request.before)
         limit = request.limit if request.task_ids else min(request.limit, LISTED_MAX)
         wanted, tags = set(request.states), set(request.tags)
         infos: list[TaskInfo] = []

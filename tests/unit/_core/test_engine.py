@@ -125,6 +125,36 @@ def test_a_waiting_task_frees_its_slot_and_gets_it_back_before_others() -> None:
     assert validate(engine) == []
 
 
+def test_what_a_task_no_longer_waits_for_goes_back_to_its_place_in_the_queue() -> None:
+    engine = Engine(1)
+    submit(engine, "parent", "older")
+    submit(engine, "child", parent_id="parent")
+    submit(engine, "younger")
+    busy = submit(engine, "busy", priority=9)
+    assert started(busy) == []
+    engine.handle(events.WaitBegan("parent", 7, 1, ["older"]), 1.0)  # "older" runs, the parent waits
+    engine.handle(events.WaitBegan("parent", 7, 2, ["child"]), 1.0)
+    assert engine.tasks["child"].urgency == 1
+    engine.handle(events.WaitEnded("parent", 7, 2), 2.0)
+    assert engine.tasks["child"].urgency == 0
+    assert validate(engine) == []
+    queue = engine.dispatcher.ready
+    assert [task.task_id for task in iter(queue.take_first, None)] == ["busy", "child", "younger"]
+
+
+def test_while_draining_nothing_starts_that_nobody_waits_for_any_more() -> None:
+    engine = Engine(1)
+    submit(engine, "parent", "first")
+    submit(engine, "child", parent_id="parent")
+    engine.handle(events.WaitBegan("parent", 7, 1, ["first"]), 1.0)
+    engine.handle(events.WaitBegan("parent", 7, 2, ["child"]), 1.0)
+    engine.handle(events.DrainRequested(True), 2.0)
+    engine.handle(events.WaitEnded("parent", 7, 2), 2.0)
+    end(engine, 2, "first", now=3.0)
+    assert engine.tasks["child"].state is State.READY
+    assert validate(engine) == []
+
+
 def test_a_wait_for_a_task_that_has_ended_is_over_at_once_and_keeps_the_slot() -> None:
     engine = Engine(1)
     submit(engine, "parent")
@@ -328,6 +358,33 @@ def test_results_are_dropped_by_age() -> None:
     end(engine, 1, "a", now=1.0)
     assert engine.next_wakeup == 61.0
     engine.handle(events.TimePassed(), 61.0)
+    assert engine.tasks == {}
+
+
+def test_a_result_of_an_earlier_start_is_kept_for_a_minute_whatever_its_age() -> None:
+    engine = Engine(1, retention_seconds=3600.0, retention_capacity=2)
+    results = [
+        TaskRecord(
+            task_id=name,
+            request=None,
+            name=name,
+            function_key="",
+            policy=TaskPolicy(),
+            isolation="task",
+            sequence=number,
+            submitted_at=-1e6,
+            state=State.SUCCEEDED,
+            outcome=Outcome.SUCCEEDED,
+            finished_at=-1e6,
+        )
+        for number, name in enumerate("abc", 1)
+    ]
+    engine.handle(events.ResultsRecovered(results), 10.0)
+    assert list(engine.tasks) == ["b", "c"], "their number is limited as ever"
+    assert engine.next_wakeup == 70.0
+    engine.handle(events.TimePassed(), 69.0)
+    assert list(engine.tasks) == ["b", "c"]
+    engine.handle(events.TimePassed(), 70.0)
     assert engine.tasks == {}
 
 
