@@ -13,7 +13,7 @@ from typing import Self
 import click
 
 from palpable._cli.ending import Failure, NotAsked
-from palpable._cli.key_file import read_or_make
+from palpable._cli.key_file import KeyFile
 from palpable._connection.address import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
@@ -29,7 +29,7 @@ from palpable.units.task_exceptions import PalpableError
 
 @dataclasses.dataclass(frozen=True)
 class ServingAddress:
-    """An address to listen on, and the key.
+    """An address to listen on, and the key, whose file is in use until `close` or `withdraw`.
 
     Attributes:
         path, host, port: the Unix socket; or the TCP address, port 0 for a free one.
@@ -45,6 +45,7 @@ class ServingAddress:
     is_default: bool = False
     authkey: bytes = dataclasses.field(default=b"", repr=False)
     key_path: Path | None = None
+    _key_file: KeyFile | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
     def choose(
@@ -101,7 +102,18 @@ class ServingAddress:
             path = folder / KEY_FILE_NAME
         if not path.parent.is_dir():
             raise NotAsked(f"there is no folder {path.parent}. Make it, or name another.")
-        return dataclasses.replace(self, authkey=read_or_make(path), key_path=path)
+        key_file = KeyFile(path)
+        return dataclasses.replace(self, authkey=key_file.key, key_path=path, _key_file=key_file)
+
+    def close(self) -> None:
+        """Let go of the key file, which stays for the next server. Safe to call twice."""
+        if self._key_file is not None:
+            self._key_file.close()
+
+    def withdraw(self) -> None:
+        """Nobody listened: let go of the key file, and remove it if it was made for this and nobody else uses it."""
+        if self._key_file is not None:
+            self._key_file.withdraw()
 
     # --- what the server and its clients are told ---
 

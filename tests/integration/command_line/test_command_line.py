@@ -164,6 +164,18 @@ def test_what_a_server_cannot_start_with_is_said_in_one_line(options: list[objec
     assert refusal_code(*options) in (1, 2)
 
 
+def test_a_server_that_is_refused_leaves_nothing_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").touch()
+    serve("--socket", folder / "x", "--authkey-file", tmp_path / "key")
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}
+    refusal(1, "serve", "--socket", folder / "x", "--store", tmp_path / "other.db")
+    refusal(1, "serve", "--socket", folder / "file", "--store", "none")
+    refusal(2, "serve", "--host", "0.0.0.0", "--port", 0, "--authkey-file", folder / "key", "--store", "none")
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before
+
+
 def refusal_code(*options: object) -> int:
     result = palpable("serve", *options)
     assert result.stderr.startswith("palpable") and result.stderr.count("\n") == 1, result

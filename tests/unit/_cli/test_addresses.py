@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import click
 import pytest
 
 from palpable._cli.ending import NotAsked
-from palpable._cli.key_file import read_or_make
+from palpable._cli.key_file import KeyFile
 from palpable._cli.server_options import ServerChoice
 from palpable._cli.serving_address import ServingAddress
 from palpable.units.task_exceptions import AuthenticationFailed
@@ -25,7 +27,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _choose(socket=None, host=None, port=None, certificate=None, authkey_file=None) -> ServingAddress:  # type: ignore[no-untyped-def]
-    return ServingAddress.choose(socket, host, port, certificate, authkey_file)
+    with closing(ServingAddress.choose(socket, host, port, certificate, authkey_file)) as where:
+        return where
 
 
 # --- serving ------------------------------------------------------------------------------------------------------
@@ -143,10 +146,10 @@ def test_why_it_cannot_listen_is_said_in_one_line(error: OSError, words: str) ->
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    read_or_make(tmp_path / "key")
+    KeyFile(tmp_path / "key").close()
     (tmp_path / "key").chmod(0o640)
     with pytest.raises(AuthenticationFailed, match="chmod 600"):
-        read_or_make(tmp_path / "key")
+        KeyFile(tmp_path / "key")
 
 
 def test_the_first_of_two_keys_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +162,51 @@ def test_the_first_of_two_keys_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
         link(source, target)
 
     monkeypatch.setattr(os, "link", link_late)
-    assert read_or_make(tmp_path / "key") == b"theirs"
+    with closing(KeyFile(tmp_path / "key")) as ours:
+        assert ours.key == b"theirs"
     assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_link_that_leads_nowhere_is_no_key(tmp_path: Path) -> None:
+    (tmp_path / "key").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError):
+        KeyFile(tmp_path / "key")
+
+
+def test_a_key_that_nobody_came_to_use_goes_with_the_server_that_made_it(tmp_path: Path) -> None:
+    KeyFile(tmp_path / "key").withdraw()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_key_that_was_there_before_stays(tmp_path: Path) -> None:
+    KeyFile(tmp_path / "key").close()
+    KeyFile(tmp_path / "key").withdraw()
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_key_that_another_server_uses_by_now_stays(tmp_path: Path) -> None:
+    refused, other = KeyFile(tmp_path / "key"), KeyFile(tmp_path / "key")
+    refused.withdraw()
+    assert (tmp_path / "key").read_bytes().strip() == other.key
+    other.withdraw()  # it has not made it, and does not know who else reads it
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_key_that_is_removed_while_another_server_waits_for_it_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that made it has it for itself when the other one has opened it already."""
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        refused.withdraw()
+        fcntl.flock(descriptor, operation)
+
+    refused = KeyFile(tmp_path / "key")
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with closing(KeyFile(tmp_path / "key")) as other:
+        assert other.key != refused.key
+        assert (tmp_path / "key").read_bytes().strip() == other.key
 
 
 # --- asking -------------------------------------------------------------------------------------------------------

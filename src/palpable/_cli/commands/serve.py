@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -140,39 +140,54 @@ def command(
         raise click.UsageError("--tls-certificate and --tls-key are given together")
     with _ending_quietly():
         where = ServingAddress.choose(socket, host, port, tls_certificate, authkey_file)
-        import_from_here()
-        count = workers or usable_cores()
-        server = _make_server(
-            where,
-            logging_folder=log_folder,
-            num_workers=count,
-            isolation=isolation,
-            preload=preload,
-            store=_store_path(store),
-            drain_seconds=drain_seconds,
-            task_timeout_seconds=task_timeout_seconds,
-            result_retention_seconds=retention_seconds,
-            result_retention_capacity=retention_capacity,
-            tls=None if tls_certificate is None else (tls_certificate, tls_key),
-            allow_plaintext=allow_plaintext,
-        )
+        has_listened = False
 
         def announce(address: str | tuple[str, int]) -> None:
+            nonlocal has_listened
+            has_listened = True
             _announce(where.listening(address), server, count, as_json=as_json)
 
         try:
-            from palpable.servants.server_process import collect_rarely
-
-            collect_rarely()
-            server.serve(on_listening=announce)
-        except OSError as error:
-            raise where.refused(error) from None
-        except StoreBroken as error:
-            if where.is_taken():  # by the server that has the store, most likely: that is the better advice
-                raise where.refused(OSError(errno.EADDRINUSE, "")) from None
-            raise Failure(f"{error} To keep nothing: --store none.") from None
+            if where.path and where.is_taken():  # before a store is made, or opened and its tasks begin to run
+                raise where.refused(OSError(errno.EADDRINUSE, ""))
+            import_from_here()
+            count = workers or usable_cores()
+            server = _make_server(
+                where,
+                logging_folder=log_folder,
+                num_workers=count,
+                isolation=isolation,
+                preload=preload,
+                store=_store_path(store),
+                drain_seconds=drain_seconds,
+                task_timeout_seconds=task_timeout_seconds,
+                result_retention_seconds=retention_seconds,
+                result_retention_capacity=retention_capacity,
+                tls=None if tls_certificate is None else (tls_certificate, tls_key),
+                allow_plaintext=allow_plaintext,
+            )
+            _serve(server, where, announce)
         finally:
-            server.close()
+            if has_listened:
+                where.close()
+            else:
+                where.withdraw()
+
+
+def _serve(server: Server, where: ServingAddress, on_listening: Callable[[Any], None]) -> None:
+    from palpable.servants.server_process import collect_rarely
+
+    try:
+        collect_rarely()
+        server.serve(on_listening=on_listening)
+    except OSError as error:
+        raise where.refused(error) from None
+    except StoreBroken as error:
+        if where.is_taken():  # by the server that has the store, most likely: that is the better advice
+            raise where.refused(OSError(errno.EADDRINUSE, "")) from None
+        raise Failure(f"{error} To keep nothing: --store none.") from None
+    finally:
+        server.close()
 
 
 def _make_server(where: ServingAddress, **settings: Any) -> Server:
