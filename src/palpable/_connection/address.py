@@ -8,6 +8,7 @@ tls://build.example.org:8089
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ KEY_VARIABLE = "PALPABLE_AUTHKEY"
 KEY_FILE_VARIABLE = "PALPABLE_AUTHKEY_FILE"
 HOME_VARIABLE = "PALPABLE_HOME"
 SOCKET_NAME = "server.sock"
+HOST_AND_PORT = re.compile(r"([\w.-]*|\[[0-9a-fA-F:.%\w]+\]):(\d+)")
+"""Not an address here: it could be the path of a socket too."""
 PATH_MAX_BYTES = 107
 """What fits into `sockaddr_un` on Linux (104 on macOS, which says so itself)."""
 
@@ -85,7 +88,8 @@ def make_address(address: Any, family: str | None = None, *, least_port: int = 1
         least_port: 0 for a server, which is given a free port then.
 
     Raises:
-        TypeError, ValueError: it is none of these, or does not fit `family`.
+        TypeError, ValueError: it is none of these, or does not fit `family`. Also "host:port", which is more likely
+            meant as such than as the path of a socket, but may be that.
     """
     if family not in (None, "AF_INET", "AF_INET6", "AF_UNIX"):
         raise ValueError(f"family must be 'AF_INET', 'AF_INET6' or 'AF_UNIX', not {family!r}")
@@ -93,6 +97,12 @@ def make_address(address: Any, family: str | None = None, *, least_port: int = 1
         made = address
     elif isinstance(address, str) and "://" in address:
         made = parse_url(address)
+    elif isinstance(address, str) and family != "AF_UNIX" and (found := HOST_AND_PORT.fullmatch(address)):
+        host, port = found.groups()
+        raise ValueError(
+            f"the address {address!r} names a host and a port: write ({host.strip('[]') or '127.0.0.1'!r}, {port}) or "
+            f"'tcp://{host or '127.0.0.1'}:{port}'. A Unix socket of that name is './{address}'."
+        )
     elif isinstance(address, str | os.PathLike):
         made = _unix(os.fspath(address))
     else:

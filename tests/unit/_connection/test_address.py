@@ -154,3 +154,27 @@ def test_a_key_that_is_no_bytes_is_a_type_error_that_does_not_show_it() -> None:
     with pytest.raises(TypeError, match="authkey must be bytes") as caught:
         resolve(("a", 1), None, "s3cret")  # type: ignore[arg-type]
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("127.0.0.1:80", r"\('127.0.0.1', 80\) or 'tcp://127.0.0.1:80'.* './127.0.0.1:80'"),
+        ("build-7.example.org:8089", r"\('build-7.example.org', 8089\)"),
+        ("[::1]:80", r"\('::1', 80\) or 'tcp://\[::1\]:80'"),
+        (":8089", r"\('127.0.0.1', 8089\) or 'tcp://127.0.0.1:8089'"),
+    ],
+)
+@pytest.mark.parametrize("family", [None, "AF_INET"])
+def test_a_host_and_a_port_in_one_string_are_not_taken_for_a_path(text: str, advice: str, family: str | None) -> None:
+    with pytest.raises(ValueError, match=advice):
+        make_address(text, family)
+
+
+@pytest.mark.parametrize("address", ["./127.0.0.1:80", "/run/a:80", Path("a:80"), "a:b", "a:80:c"])
+def test_what_can_be_nothing_but_a_path_is_one_even_with_a_colon(address: Any) -> None:
+    assert make_address(address).path == os.path.abspath(address)
+
+
+def test_a_family_of_unix_sockets_makes_every_string_a_path() -> None:
+    assert make_address("127.0.0.1:80", "AF_UNIX").path == os.path.abspath("127.0.0.1:80")
