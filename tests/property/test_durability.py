@@ -6,7 +6,7 @@ The store is the one in memory, written in batches as the journal does; a crash 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome, State
 from palpable._store.memory_store import MemoryStore
 from palpable._store.store import Batch
-from palpable._wire.messages import TaskRequest
+from palpable._wire.messages import TaskEnded, TaskRequest
 from palpable.servants.order_queue import OrderQueue
 from palpable.servants.task_rows import TaskRows
 
@@ -103,7 +103,7 @@ class World:
             rng=self.rng,
         )
         self.journal = ByHandJournal(self.store, self.rows)
-        self.queue = OrderQueue(self.carry_out, lambda: None)
+        self.queue = OrderQueue(defaultdict(lambda: self.carry_out), lambda: None)
         self.queue.journal = self.journal
         self.isolation: dict[int, str] = {}
         self.sent: dict[int, deque[TaskRecord]] = {}
@@ -184,7 +184,7 @@ class World:
             task_id = f"t{self.task_count}"
             self.policies[task_id] = policy
             request = TaskRequest(task_id, "call", self.rng.choice("ab"), b"", "f")
-            new.append(events.NewTask(task_id, "f", request.function_key, request))
+            new.append(request)
         due_at = self.now + 10.0 if self.rng.random() < 0.2 else None
         self.handle(events.TasksSubmitted(new, policy, due_at=due_at), Told([task.task_id for task in new]))
 
@@ -200,7 +200,14 @@ class World:
             runner_id = self.rng.choice(busy)
             task, self.claimed[runner_id] = self.claimed[runner_id], None
             assert task is not None
-            ending = events.TaskEnding(task.task_id, self.rng.random() < 0.7, 1e-5, 0.0, 0, None, "E", "no", ("E",))
+            ending = TaskEnded(
+                task_id=task.task_id,
+                is_successful=self.rng.random() < 0.7,
+                elapsed_seconds=1e-5,
+                error_type="E",
+                error_message="no",
+                error_bases=("E",),
+            )
             self.handle(events.TasksEnded(runner_id, [ending]))
             if self.isolation[runner_id] == "task":
                 self.dying.add(runner_id)

@@ -14,6 +14,7 @@ from palpable._core.engine import Engine
 from palpable._core.invariants import validate
 from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_state import Outcome, State
+from palpable._wire.messages import TaskEnded, TaskRequest
 
 
 class World:
@@ -80,7 +81,7 @@ class World:
         new = []
         for _ in range(self.rng.randint(1, 6)):
             self.task_count += 1
-            new.append(events.NewTask(f"t{self.task_count}", "f", self.rng.choice("abc"), None))
+            new.append(TaskRequest(f"t{self.task_count}", "call", self.rng.choice("abc"), b"", "f"))
         self.handle(
             events.TasksSubmitted(
                 new,
@@ -117,13 +118,10 @@ class World:
             runner_id = self.rng.choice(runners)
             task_id, self.claimed[runner_id] = self.claimed[runner_id], None
             assert task_id is not None
-            ending = events.TaskEnding(
-                task_id,
-                self.rng.random() < 0.7,
-                self.rng.choice([1e-5, 1e-4, 0.1]),
-                0.0,
-                0,
-                object(),
+            ending = TaskEnded(
+                task_id=task_id,
+                is_successful=self.rng.random() < 0.7,
+                elapsed_seconds=self.rng.choice([1e-5, 1e-4, 0.1]),
                 error_bases=("E",) if self.rng.random() < 0.7 else ("F",),
             )
             self.handle(events.TasksEnded(runner_id, [ending]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from palpable._core.task_record import TaskRecord
 
@@ -36,6 +36,16 @@ class Arrivals:
             return
         self._sequences.append(task.sequence)
         self._tasks.append(task)
+
+    def add_all(self, tasks: Sequence[TaskRecord]) -> None:
+        """As `add` for each of these, which are in the order of their sequence numbers."""
+        if self._is_stale or not tasks:
+            return
+        if self._sequences and tasks[0].sequence <= self._sequences[-1]:
+            self._is_stale = True
+            return
+        self._sequences.extend([task.sequence for task in tasks])
+        self._tasks.extend(tasks)
 
     def remove(self, task: TaskRecord) -> None:
         """A task is gone; does nothing if it is not there."""

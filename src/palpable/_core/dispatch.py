@@ -10,7 +10,7 @@ from palpable._core.ready_queue import ReadyQueue
 from palpable._core.runner import Runner
 from palpable._core.slots import Slots
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import Move, State, move
+from palpable._core.task_state import START, Move, State, move
 
 STEAL_AFTER_SECONDS = 0.005
 """How long a slot may be idle while tasks lie begun by nobody in another process' inbox."""
@@ -67,12 +67,13 @@ class Dispatcher:
                 if task is None:
                     break
                 self._start_somewhere(task, now)
+        if len(ready):
             for runner in slots.runners():
                 if runner.isolation == "worker":
                     self._top_up(runner, now)
             if self._is_durable and not slots.free_count:
                 self._lease_ahead()
-        if slots.free_count and not len(ready) and any(len(runner.inbox) > 1 for runner in slots.runners()):
+        if slots.free_count and not len(ready) and slots.has_queue():
             self.steal_at = min(self.steal_at, now + STEAL_AFTER_SECONDS)
         else:
             self.steal_at = math.inf
@@ -92,10 +93,9 @@ class Dispatcher:
             self.effects.append(StartRunner(runner.runner_id, task.isolation))
         self.slots.occupy(runner)
         count = 1
-        if task.isolation == "worker":
-            # Half of the fair share at most: the other slots want some too.
-            share = len(self.ready) // (2 * self.slots.count)
-            count = max(1, min(self.estimates.batch_size(task.kind), share))
+        # Half of the fair share at most: the other slots want some too.
+        if task.isolation == "worker" and (share := len(self.ready) // (2 * self.slots.count)) > 1:
+            count = min(self.estimates.batch_size(task.kind), share)
         self._hand(runner, count, now)
 
     def _lease_ahead(self) -> None:
@@ -126,18 +126,18 @@ class Dispatcher:
     def _hand(self, runner: Runner, count: int, now: float) -> None:
         """Hand the runner up to `count` ready tasks of its isolation."""
         tasks: list[TaskRecord] = []
-        inbox = runner.inbox
+        inbox, ready, runner_id, isolation = runner.inbox, self.ready, runner.runner_id, runner.isolation
         if self._max_tasks_per_process is not None:
             count = min(count, self._max_tasks_per_process - runner.tasks_run - len(inbox))
         was_empty = not inbox
         while len(tasks) < count:
-            task = self._next_ready()
-            if task is None or task.isolation != runner.isolation:
+            task = ready.first()
+            if task is None or (self._only_urgent and not task.urgency) or task.isolation != isolation:
                 break
             if task.policy.at_most_once and inbox:
                 break  # it is lost when the server ends after it was handed over, so it is only handed over to begin
-            self.ready.take(task)
-            task.runner_id = runner.runner_id
+            ready.take(task)
+            task.runner_id = runner_id
             inbox.append(task)
             tasks.append(task)
         if not tasks:
@@ -156,7 +156,7 @@ class Dispatcher:
     def begin_head(self, runner: Runner, now: float) -> None:
         """The first task of the inbox runs from now on."""
         task = runner.inbox[0]
-        task.state = move(task.state, Move.START)
+        task.state = move(task.state, START)
         task.attempt += 1
         task.started_at = runner.head_since = now
         timeout_seconds = task.policy.timeout_seconds

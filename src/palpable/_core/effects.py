@@ -7,25 +7,25 @@ import msgspec
 from palpable._core.task_record import TaskRecord
 
 
-class Effect(msgspec.Struct, frozen=True):
+class Effect(msgspec.Struct, frozen=True, gc=False):
     """The base of every effect."""
 
 
-class SaveTask(Effect, frozen=True):
+class SaveTask(Effect, frozen=True, gc=False):
     """Write what has changed of the task. Effects that follow are carried out once that is on disk."""
 
     task: TaskRecord
     is_new: bool = False
 
 
-class StartRunner(Effect, frozen=True):
+class StartRunner(Effect, frozen=True, gc=False):
     """Bind an idle task process to this new runner, as soon as there is one."""
 
     runner_id: int
     isolation: str
 
 
-class SendTasks(Effect, frozen=True):
+class SendTasks(Effect, frozen=True, gc=False):
     """Hand these tasks to the runner, in this order, after telling it how many were taken back."""
 
     runner_id: int
@@ -33,13 +33,13 @@ class SendTasks(Effect, frozen=True):
     taken_back: int = 0
 
 
-class TakeBack(Effect, frozen=True):
+class TakeBack(Effect, frozen=True, gc=False):
     """Take back what the runner has not begun; handle what it said until then, then report `TasksTakenBack`."""
 
     runner_id: int
 
 
-class KillRunner(Effect, frozen=True):
+class KillRunner(Effect, frozen=True, gc=False):
     """End the process of this runner with its whole tree."""
 
     runner_id: int
@@ -47,14 +47,14 @@ class KillRunner(Effect, frozen=True):
     """SIGTERM and the grace time first."""
 
 
-class ReleaseWait(Effect, frozen=True):
+class ReleaseWait(Effect, frozen=True, gc=False):
     """Tell the connection that its wait is over, and the task has a slot."""
 
     connection_id: int
     wait_id: int
 
 
-class RefuseWait(Effect, frozen=True):
+class RefuseWait(Effect, frozen=True, gc=False):
     """Tell the connection that its wait could never end."""
 
     connection_id: int
@@ -62,25 +62,25 @@ class RefuseWait(Effect, frozen=True):
     message: str
 
 
-class TaskFinished(Effect, frozen=True):
+class TaskFinished(Effect, frozen=True, gc=False):
     """The task has reached its final state."""
 
     task: TaskRecord
 
 
-class TaskSettled(Effect, frozen=True):
+class TaskSettled(Effect, frozen=True, gc=False):
     """The process of a finished task is gone: its exit status and usage are known, its output is complete."""
 
     task: TaskRecord
 
 
-class AttemptFailed(Effect, frozen=True):
+class AttemptFailed(Effect, frozen=True, gc=False):
     """The task will be run again, not before `due_at`, or once its process is gone."""
 
     task: TaskRecord
 
 
-class TaskForgotten(Effect, frozen=True):
+class TaskForgotten(Effect, frozen=True, gc=False):
     """The retention limits, or somebody, dropped this task."""
 
     task: TaskRecord

@@ -14,12 +14,12 @@ from palpable._core.retention import Retention
 from palpable._core.runner import Runner
 from palpable._core.schedule import Schedule
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import Move, Outcome, State, move
+from palpable._core.task_state import SUCCEEDED, Move, Outcome, State, move
 from palpable._core.waiting import Waiting
 
 LOST_PROCESSES_MAX = 10
 """A task is rejected when this many processes have ended before they began it: it can't be started here."""
-_MOVE_OF = {Outcome.SUCCEEDED: Move.SUCCEED, Outcome.CANCELLED: Move.CANCEL}
+_MOVE_OF = {outcome: Move.FAIL for outcome in Outcome} | {SUCCEEDED: Move.SUCCEED, Outcome.CANCELLED: Move.CANCEL}
 
 
 class Endings:
@@ -170,13 +170,13 @@ class Endings:
 
     def finish(self, task: TaskRecord, outcome: Outcome, now: float) -> None:
         """Take a task to its final state; from here on nothing changes what was decided."""
-        task.state = move(task.state, _MOVE_OF.get(outcome, Move.FAIL))
+        task.state = move(task.state, _MOVE_OF[outcome])
         task.outcome = outcome
         task.finished_at = now
         task.due_at = None
-        if outcome is Outcome.SUCCEEDED:
+        if outcome is SUCCEEDED:
             task.request = None  # otherwise somebody may want to retry it
-        dispatcher, retention = self.dispatcher, self.retention
+        dispatcher = self.dispatcher
         if task.level is not None:
             dispatcher.ready.remove(task)
         if task.runner_id is None:
@@ -190,10 +190,7 @@ class Endings:
         if self.is_durable:
             self.save(task)
         dispatcher.effects.append(TaskFinished(task))
-        retention.add(task)
-        if len(retention) > retention.capacity:
-            for dropped in retention.drop(now):
-                self.forget(dropped)
+        self.retention.add(task)
 
     def end_waits(self, task: TaskRecord) -> None:
         """What a task waited for is of no use any more, now that its attempt has ended.

@@ -20,7 +20,7 @@ from palpable._core.effects import Effect, TaskSettled
 from palpable._core.endings import Endings, overdue_at
 from palpable._core.retention import Retention
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import Move, Outcome, State, move
+from palpable._core.task_state import SUCCEEDED, Move, Outcome, State, move
 from palpable._core.waiting import Waiting
 
 
@@ -96,10 +96,15 @@ class Engine:
             now: monotonic seconds; never less than at the event before.
         """
         self._handlers[type(event)](event, now)
-        self.endings.end_all_due(now)
-        if not self.is_stopping:
-            self.dispatcher.dispatch(now, only_urgent=self.is_draining)
-        effects, self.dispatcher.effects = self.dispatcher.effects, []
+        endings, dispatcher = self.endings, self.dispatcher
+        if endings.to_end:
+            endings.end_all_due(now)
+        if len(self.retention) > self.retention.capacity:
+            for dropped in self.retention.drop(now):
+                endings.forget(dropped)
+        if not endings.is_stopping:
+            dispatcher.dispatch(now, only_urgent=self.is_draining)
+        effects, dispatcher.effects = dispatcher.effects, []
         return effects
 
     @property
@@ -145,40 +150,47 @@ class Engine:
         parent = self.tasks.get(event.parent_id) if event.parent_id else None
         depth = parent.depth + 1 if parent is not None else 0
         parent_id = parent.task_id if parent is not None else ""
-        policy, due_at = event.policy, event.due_at
-        is_early = due_at is not None and due_at > now
+        policy, due_at, connection_id = event.policy, event.due_at, event.connection_id
+        tasks, isolation, sequence, name = self.tasks, policy.isolation, self._next_sequence, event.name
+        added: list[TaskRecord] = []
         for new in event.tasks:
-            if new.task_id in self.tasks:  # sent again: it was accepted before
-                continue
+            task_id = new.task_id
+            # By position, which takes half as long as by name; the order is that of the fields.
             task = TaskRecord(
-                task_id=new.task_id,
-                request=new.request,
-                name=new.name,
-                function_key=new.function_key,
-                policy=policy,
-                isolation=policy.isolation,
-                sequence=self._next_sequence,
-                submitted_at=now,
-                connection_id=event.connection_id,
-                parent_id=parent_id,
-                depth=depth,
+                task_id,
+                new,
+                name or new.name,
+                new.function_key,
+                policy,
+                isolation,
+                sequence,
+                now,
+                connection_id,
+                parent_id,
+                depth,
             )
-            self._next_sequence += 1
-            self.tasks[new.task_id] = task
-            self.arrivals.add(task)
-            if policy.ends_with_client:
-                self.endings.ending_with.setdefault(event.connection_id, set()).add(new.task_id)
-            if policy.is_followup and parent is not None:
-                parent.followup_ids = [*(parent.followup_ids or ()), new.task_id]
-                self.endings.save(parent)
-            self.endings.save(task, is_new=True)
-            if self.is_stopping:
-                self.endings.to_end.append((new.task_id, Outcome.QUIT))
-            if is_early:
+            if tasks.setdefault(task_id, task) is task:  # else sent again: it was accepted before
+                sequence += 1
+                added.append(task)
+        self._next_sequence = sequence
+        self.arrivals.add_all(added)
+        endings = self.endings
+        if policy.ends_with_client:
+            endings.ending_with.setdefault(connection_id, set()).update(task.task_id for task in added)
+        if policy.is_followup and parent is not None:
+            parent.followup_ids = [*(parent.followup_ids or ()), *(task.task_id for task in added)]
+            endings.save(parent)
+        if self.is_durable:
+            for task in added:
+                endings.save(task, is_new=True)
+        if endings.is_stopping:
+            endings.to_end.extend((task.task_id, Outcome.QUIT) for task in added)
+        if due_at is not None and due_at > now:
+            for task in added:
                 task.state, task.due_at = State.SCHEDULED, due_at
                 self.schedule.add(task)
-            else:
-                self.dispatcher.ready.add(task)
+        else:
+            self.dispatcher.ready.add_all(added)
 
     def can_withdraw(self, task_id: str) -> bool:
         """Return whether a task was never handed to a process, and nothing else refers to it."""
@@ -227,31 +239,32 @@ class Engine:
         runner = self.dispatcher.runners.get(event.runner_id)
         if runner is None:
             return
-        inbox = runner.inbox
+        endings, dispatcher = self.endings, self.dispatcher
+        inbox, is_reused = runner.inbox, runner.isolation == "worker"
         for ending in event.endings:
             # Against an answer that comes after the verdict: a task that was ended by force has left the inbox.
             if not inbox or inbox[0].task_id != ending.task_id:
                 continue
             task = inbox.popleft()
             runner.tasks_run += 1
-            task.ending = ending.ending
-            task.error_type, task.error_message = ending.error_type, ending.error_message
-            if runner.isolation == "worker":
+            task.ending = ending
+            if is_reused:
                 task.cpu_seconds = ending.cpu_seconds
                 task.peak_memory_bytes = ending.peak_memory_bytes
                 task.is_settled = True
-                self.dispatcher.estimates.learn(task.kind, ending.elapsed_seconds)
+                dispatcher.estimates.learn(task.function_key or task.name, ending.elapsed_seconds)
             else:
                 runner.ended.append(task)
             task.exit_status = None
+            task.error_type, task.error_message = ending.error_type, ending.error_message
             if ending.is_successful:
-                self.endings.finish(task, Outcome.SUCCEEDED, now)
+                endings.finish(task, SUCCEEDED, now)
             else:
-                self.endings.attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
+                endings.attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
             if inbox:
-                self.dispatcher.begin_head(runner, now)
+                dispatcher.begin_head(runner, now)
             else:
-                self.dispatcher.runner_is_free(runner)
+                dispatcher.runner_is_free(runner)
 
     def _on_runner_exited(self, event: events.RunnerExited, now: float) -> None:
         runner = self.dispatcher.runners.get(event.runner_id)
@@ -354,7 +367,8 @@ class Engine:
                 task.is_taken = True
                 self.retention.taken_count += 1
                 task.ending = None
-                self.endings.save(task)
+                if self.is_durable:
+                    self.endings.save(task)
 
     def _on_purge_requested(self, event: events.PurgeRequested, now: float) -> None:
         for task in self.retention.purge(event.states, event.ended_before):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import State
+from palpable._core.task_state import READY
 
 LEAST_CLEARED = 1000
 """Entries of tasks that have left are cleared away when there are this many, and as many as of the others."""
@@ -35,6 +35,18 @@ class ReadyQueue:
     def add(self, task: TaskRecord) -> None:
         """Put a ready task at the end of its level; one that stands in another level moves."""
         self._enter(task).append(task)
+
+    def add_all(self, tasks: Sequence[TaskRecord]) -> None:
+        """As `add` for each of these, which are new and of one level."""
+        if not tasks:
+            return
+        entries = self._enter(tasks[0])
+        level = tasks[0].level
+        for task in tasks:
+            task.level = level
+        entries.extend(tasks)
+        self._size += len(tasks) - 1
+        self._entries += len(tasks) - 1
 
     def put_back(self, task: TaskRecord) -> None:
         """Put a task that had left the queue, but was not started, at the front of its level."""
@@ -79,7 +91,8 @@ class ReadyQueue:
             tasks = self._levels[level]
             while tasks:
                 task = tasks[0]
-                if _stands_in(task, level):
+                # As `_stands_in`, written out: this is asked for every task.
+                if task.level == level and task.state is READY and task.runner_id is None:
                     return task
                 tasks.popleft()
                 self._entries -= 1
@@ -119,4 +132,4 @@ class ReadyQueue:
 
 
 def _stands_in(task: TaskRecord, level: tuple[int, int]) -> bool:
-    return task.level == level and task.state is State.READY and task.runner_id is None
+    return task.level == level and task.state is READY and task.runner_id is None

@@ -40,5 +40,12 @@ class Slots:
         """Yield the runners that have a slot."""
         return (runner for runner in self._runners if runner is not None)
 
+    def has_queue(self) -> bool:
+        """Whether behind a task that runs in a slot another one waits."""
+        for runner in self._runners:  # noqa: SIM110 - a loop takes half as long, and this is asked after every event
+            if runner is not None and len(runner.inbox) > 1:
+                return True
+        return False
+
     def runner_in(self, slot: int) -> Runner | None:
         return self._runners[slot]

@@ -22,8 +22,12 @@ class Wait(msgspec.Struct, eq=False):
     is_satisfied: bool = False
 
 
-class TaskRecord(msgspec.Struct, eq=False):
-    """One task. Only the engine changes it; times with `_at` are monotonic seconds."""
+class TaskRecord(msgspec.Struct, eq=False, gc=False):
+    """One task. Only the engine changes it; times with `_at` are monotonic seconds.
+
+    The garbage collector does not look at it, again and again, for as long as it is kept: it is in a cycle only while a
+    wait is open, and no record is dropped before its waits are over.
+    """
 
     task_id: str
     request: Any
@@ -72,7 +76,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     followup_ids: list[str] | None = None
 
     ending: Any = None
-    """What its process said of the end, opaque here; None if it said nothing, or the result was taken."""
+    """What its process said of the end, an `events.Ending`; None if it said nothing, or the result was taken."""
     error_type: str = ""
     error_message: str = ""
     exit_status: int | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import Outcome
+from palpable._core.task_state import SUCCEEDED
 from palpable._store.store import Store, StoreBroken
 from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport
 from palpable.servants.output_store import OutputStore
@@ -195,18 +195,22 @@ class Delivery:
 
     def on_finished(self, task: TaskRecord) -> None:
         """The task is final (and perhaps settled)."""
-        entry = self._pushes.get(task.task_id)
-        if entry is not None and (task.is_settled or not entry[1]):
-            del self._pushes[task.task_id]
-            self._make_due(entry[0], task)
-        if self._others and task.task_id in self._others:
+        task_id = task.task_id
+        entry = self._pushes.pop(task_id, None)
+        if entry is not None:
+            outbox, needs_exit = entry
+            if needs_exit and not task.is_settled:
+                self._pushes[task_id] = entry
+            else:
+                self._make_due(outbox, task)
+        if self._others and task_id in self._others:
             others = self._others.pop(task.task_id)
             for other in others:
                 if task.is_settled or not other[1]:
                     self._make_due(other[0], task)
                 else:
                     self._others.setdefault(task.task_id, []).append(other)
-        if task.is_settled and task.task_id in self._queries:
+        if self._queries and task.is_settled and task_id in self._queries:
             for query in self._queries.pop(task.task_id):
                 if not self._missing(query.request):
                     self._answer(query)
@@ -318,7 +322,7 @@ class Delivery:
             # result. To report a success without a value would be an answer, and a wrong one.
             message = "it has ended, and its result was handed to somebody else"
             return TaskReport(task.task_id, "failed", "lost", error_message=message)
-        is_failure = task.outcome is not Outcome.SUCCEEDED and task.is_final
+        is_failure = task.outcome is not SUCCEEDED and task.is_final
         stored = None
         if task.is_on_disk and task.is_final and task.ending is None and self._store is not None:
             try:

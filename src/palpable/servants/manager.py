@@ -103,7 +103,7 @@ class Manager(Servant):
         self.utc_offset = time.time() - time.monotonic()
         self.rows = TaskRows(self.utc_offset, store.boot if store is not None else 0)
         self.messages = TaskMessages(self, on_request, on_gone)
-        self.queue = OrderQueue(Orders(self, task_token).carry_out, self._on_carried_out)
+        self.queue = OrderQueue(Orders(self, task_token).handlers, self._on_carried_out)
         self._make_zygote_settings = make_zygote_settings
         self._on_broken = on_broken
         self._timer: asyncio.TimerHandle | None = None
@@ -294,9 +294,8 @@ class Manager(Servant):
     # --- upkeep ---
 
     def _adjust_pool(self) -> None:
-        """Keep as many processes alive as run, wait or are warm, and a few idle ones ahead."""
-        spare = len(self.workers)
-        self.pool.keep_alive(len(self.workers) + self.engine.dispatcher.waiting_count + spare)
+        """Keep as many processes alive as run, wait or are warm, and as many idle ones as there are workers ahead."""
+        self.pool.keep_alive(2 * len(self.workers) + self.engine.dispatcher.waiting_count)
 
     def _arm_timer(self) -> None:
         wakeup = self.engine.next_wakeup

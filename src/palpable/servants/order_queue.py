@@ -6,7 +6,7 @@ Runs in: the server process.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from palpable._core import effects as effect
@@ -56,14 +56,14 @@ class OrderQueue:
     Invariant: numbers never decrease along the lane of the peers, so to look at the first is enough.
 
     Args:
-        carry_out: carries one order out; may enter more.
+        handlers: what carries out an order, by its type; may enter more.
         on_carried_out: called after all that can be were.
     """
 
-    def __init__(self, carry_out: Callable[[effect.Effect], None], on_carried_out: Callable[[], None]) -> None:
+    def __init__(self, handlers: Mapping[type, Callable[[Any], None]], on_carried_out: Callable[[], None]) -> None:
         self.journal: Saving | None = None
         """None: there is no store, and nothing waits."""
-        self._carry_out = carry_out
+        self._handlers = handlers
         self._on_carried_out = on_carried_out
         self._due: deque[effect.Effect] = deque()
         self._peers: _Lane = deque()
@@ -123,11 +123,13 @@ class OrderQueue:
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
-        due = self._due
+        due, handlers = self._due, self._handlers
         try:
-            self._release()
+            if self.journal is not None:
+                self._release()
             while due:
-                self._carry_out(due.popleft())
+                order = due.popleft()
+                handlers[type(order)](order)
         finally:
             self._is_carrying_out = False
         self._on_carried_out()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from palpable._core import effects as effect
 from palpable._core import events
-from palpable._core.task_state import Outcome, State
+from palpable._core.task_state import RUNNING, SUCCEEDED
 from palpable._store.store import StoreBroken
 from palpable._wire.messages import RequestFailed, TaskOrder, TaskRequest, TasksAccepted, WaitOver
 from palpable.servants.order_queue import Accept, Call
@@ -30,12 +30,15 @@ class Orders:
     Args:
         manager: whose processes, peers and stores these are about.
         task_token: proves that a client speaks from inside a task.
+
+    Attributes:
+        handlers: what carries out an order, by its type.
     """
 
     def __init__(self, manager: Manager, task_token: str) -> None:
         self._manager = manager
         self._task_token = task_token
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.handlers: dict[type, Callable[[Any], None]] = {
             effect.StartRunner: self._start_runner,
             effect.SendTasks: self._send_tasks,
             effect.TakeBack: self._take_back,
@@ -49,10 +52,6 @@ class Orders:
             Accept: self._accept,
             Call: lambda order: order.function(),
         }
-
-    def carry_out(self, order: effect.Effect) -> None:
-        """Carry out one order."""
-        self._handlers[type(order)](order)
 
     def _start_runner(self, order: effect.StartRunner) -> None:
         manager = self._manager
@@ -74,14 +73,15 @@ class Orders:
             return  # gone, or about to be; that was decided after this
         orders: list[TaskOrder] = []
         functions: dict[str, bytes] = {}
+        known_functions, token = link.known_functions, self._task_token
         for task in order.tasks:
             request: TaskRequest = task.request
             key = request.function_key
-            if key and key not in link.known_functions:
-                link.known_functions.add(key)
+            if key and key not in known_functions:
+                known_functions.add(key)
                 if (function := self._function(key)) is not None:
                     functions[key] = function
-            attempt = task.attempt if task.state is State.RUNNING else task.attempt + 1
+            attempt = task.attempt if task.state is RUNNING else task.attempt + 1
             payload = request.payload if not task.is_on_disk else self._manager.stored_request(task)
             orders.append(
                 TaskOrder(
@@ -90,8 +90,8 @@ class Orders:
                     request.form,
                     key,
                     payload,
-                    task.timeout_seconds,
-                    self._task_token,
+                    task.policy.timeout_seconds,
+                    token,
                     task.name,
                 )
             )
@@ -143,12 +143,14 @@ class Orders:
     def _task_finished(self, order: effect.TaskFinished) -> None:
         task, ended = order.task, self._manager.ended
         ended[task.outcome] = ended.get(task.outcome, 0) + 1
-        if task.function_key and task.outcome is Outcome.SUCCEEDED:
+        if task.function_key and task.outcome is SUCCEEDED:
             self._manager.functions.release(task.function_key)
-        link = self._manager.links.get(task.runner_id or 0)
-        if task.ending is None and link is not None and link.spool_path:
-            # Ended by force, its process still there: its last words so far go with the result, which is told now.
-            link.collected_bytes = self._manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
+        if task.ending is None:
+            link = self._manager.links.get(task.runner_id or 0)
+            if link is not None and link.spool_path:
+                # Ended by force, its process still there: its last words so far go with the result, which is told now.
+                collected_bytes = self._manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
+                link.collected_bytes = collected_bytes
         self._manager.delivery.on_finished(task)
 
     def _task_settled(self, order: effect.TaskSettled) -> None:
@@ -156,6 +158,6 @@ class Orders:
 
     def _task_forgotten(self, order: effect.TaskForgotten) -> None:
         task = order.task
-        if task.function_key and task.outcome is not Outcome.SUCCEEDED:
+        if task.function_key and task.outcome is not SUCCEEDED:
             self._manager.functions.release(task.function_key)
         self._manager.outputs.forget(task.task_id)

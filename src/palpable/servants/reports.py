@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import Outcome
+from palpable._core.task_state import SUCCEEDED, Outcome
 from palpable._store.store import StoredResult
 from palpable._wire.messages import TaskEnded, TaskInfo, TaskReport
 
@@ -15,7 +15,7 @@ def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | No
         stored: its result, if it is not in the record.
     """
     ending: TaskEnded | StoredResult | None = None
-    if task.outcome in (Outcome.SUCCEEDED, Outcome.ERROR):
+    if task.outcome is SUCCEEDED or task.outcome is Outcome.ERROR:
         ending = task.ending or stored
     return TaskReport(
         task.task_id,
@@ -25,7 +25,7 @@ def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | No
         task.error_type,
         task.error_message,
         ending.traceback if ending is not None else "",
-        tuple(task.followup_ids or ()),
+        tuple(task.followup_ids) if task.followup_ids else (),
         task.attempt,
         elapsed_seconds(task),
         task.cpu_seconds,

@@ -40,18 +40,28 @@ class Submissions:
         """Tasks that were neither accepted nor refused: what is asked about them is for the next server, too."""
         self._free_bytes = 0
         self._looked_at = 0.0
+        self._last_options = TaskOptions()
+        self._last_terms = self._terms(self._last_options)
+        """What follows from them: most that is submitted is to be run as what was submitted before it."""
 
     def submit(self, peer: Peer, request: SubmitTasks) -> None:
         """Accept the tasks, or refuse them as a whole."""
         manager = self._manager
-        options, known = filled_in(request.options, manager.settings.task_options), manager.engine.tasks
+        known = manager.engine.tasks
+        if request.options != self._last_options:
+            self._last_terms = self._terms(request.options)
+            self._last_options = request.options
+        unfit, options, policy = self._last_terms
         ids = [task.task_id for task in request.tasks]
         if len(set(ids)) < len(ids):  # as with ids that are known: the first counts
             request = replace(request, tasks=list({task.task_id: task for task in reversed(request.tasks)}.values()))
             ids = [task.task_id for task in request.tasks]
         # What was accepted stays so, also when its client was not told, and submits it again to a server that drains.
-        is_known = bool(ids) and all(task_id in known for task_id in ids)
-        refusal = None if is_known else self._reason_to_refuse(peer, request)
+        new = request.tasks
+        if not known.keys().isdisjoint(ids):
+            new = [task for task in new if task.task_id not in known]
+        is_known = bool(ids) and not new
+        refusal = None if is_known else unfit or self._reason_to_refuse(peer, request)
         if refusal is not None and refusal[0] == "ServerDraining" and manager.is_ending and manager.store is not None:
             # Not refused: it is about to stop, and the client, whom nobody answers, asks the next server on the store.
             self.left_open.update(ids)
@@ -60,15 +70,13 @@ class Submissions:
         if refusal is not None:
             peer.send(RequestFailed(request_id=request.request_id, error=refusal[0], message=refusal[1]))
             return
-        manager.functions.add(peer.connection_id, request.functions)
         if request.functions:
+            manager.functions.add(peer.connection_id, request.functions)
             manager.pool.prepare(request.functions.values())
-        new = []
-        for task in request.tasks:
-            if task.task_id not in known:
-                new.append(events.NewTask(task.task_id, options.name or task.name, task.function_key, task))
-                if task.function_key:
-                    manager.functions.refer(task.function_key)
+        keys = [task.function_key for task in new]
+        for key in set(keys):
+            if key:
+                manager.functions.refer(key, keys.count(key))
         known_ids = [task_id for task_id in ids if task_id in known] if len(new) < len(ids) else []
         if request.delivery == "push":
             if known_ids:
@@ -77,10 +85,11 @@ class Submissions:
         manager.handle(
             events.TasksSubmitted(
                 new,
-                self._policy(options),
+                policy,
                 connection_id=peer.connection_id,
                 parent_id=peer.inside_task,
                 due_at=_due_at(options),
+                name=options.name,
             ),
             # Before anything follows from it, so that no result overtakes the acceptance.
             first=Accept(peer, request.request_id, [] if known_ids else ids, known_ids),
@@ -103,8 +112,9 @@ class Submissions:
                 manager.functions.refer(task.function_key)
             manager.handle(
                 events.TasksSubmitted(
-                    [events.NewTask(new_id, task.name, task.function_key, request)],
+                    [request],
                     replace(task.policy, idempotency_key="", ends_with_client=False, is_followup=False),
+                    name=task.name,
                 )
             )
         return new_ids
@@ -124,6 +134,11 @@ class Submissions:
         old: TaskRequest = task.request
         payload = self._manager.stored_request(task) if task.is_on_disk else old.payload
         return TaskRequest(task_id, old.form, old.function_key, payload, old.name)
+
+    def _terms(self, sent: TaskOptions) -> tuple[tuple[str, str] | None, TaskOptions, TaskPolicy]:
+        """Return why options as sent are refused, if they are; these with the server's own; and what that comes to."""
+        options = filled_in(sent, self._manager.settings.task_options)
+        return _out_of_range(sent), options, self._policy(options)
 
     def _policy(self, options: TaskOptions) -> TaskPolicy:
         settings = self._manager.settings
@@ -146,7 +161,7 @@ class Submissions:
 
     def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
         manager = self._manager
-        refusal = _out_of_range(request.options) or _unfit_id(request.tasks) or self.reason_to_refuse(peer)
+        refusal = _unfit_id(request.tasks) or self.reason_to_refuse(peer)
         if refusal is not None:
             return refusal
         if peer.inside_task:
@@ -154,9 +169,10 @@ class Submissions:
             if parent is None or parent.is_final:
                 return "TaskCancelled", f"task {peer.inside_task} has ended and can submit no sub-tasks"
         functions = manager.functions
-        for task in request.tasks:
-            if task.function_key and task.function_key not in functions and task.function_key not in request.functions:
-                return "ServerError", f"the function {task.function_key} of task {task.task_id} was never sent"
+        for key in {task.function_key for task in request.tasks}:
+            if key and key not in functions and key not in request.functions:
+                task_id = next(task.task_id for task in request.tasks if task.function_key == key)
+                return "ServerError", f"the function {key} of task {task_id} was never sent"
         return None
 
     def _unfit_function(self, request: SubmitTasks) -> tuple[str, str] | None:

@@ -54,25 +54,17 @@ class TaskMessages:
 
     def on_messages(self, link: ProcessLink, messages: deque[Any]) -> None:
         """A task process has spoken. What is handled is taken out of `messages`."""
-        endings: list[events.TaskEnding] = []
+        endings: list[TaskEnded] = []
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
+        is_reused = link.isolation == "worker"
         while messages:
             message = messages.popleft()
             if type(message) is TaskEnded:
-                endings.append(
-                    events.TaskEnding(
-                        message.task_id,
-                        message.is_successful,
-                        message.elapsed_seconds,
-                        message.cpu_seconds,
-                        message.peak_memory_bytes,
-                        message,
-                        message.error_type,
-                        message.error_message,
-                        message.error_bases,
-                    )
-                )
-                self._collect_output(link, message)
+                endings.append(message)
+                if is_reused:
+                    link.collected_bytes = message.output_to
+                if not is_reused or message.output_to > message.output_from:
+                    self._collect_output(link, message)
                 if message.imported:
                     self._manager.pool.learn(message.imported)
                 continue
@@ -102,9 +94,7 @@ class TaskMessages:
 
     def _collect_output(self, link: ProcessLink, message: TaskEnded) -> None:
         if link.isolation == "worker":
-            link.collected_bytes = message.output_to
-            if message.output_to > message.output_from:
-                self._manager.outputs.collect(message.task_id, link.spool_path, message.output_from, message.output_to)
+            self._manager.outputs.collect(message.task_id, link.spool_path, message.output_from, message.output_to)
         else:
             link.collected_bytes = self._manager.outputs.collect(message.task_id, link.spool_path, link.collected_bytes)
 

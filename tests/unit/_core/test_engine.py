@@ -15,16 +15,17 @@ from palpable._core.invariants import validate
 from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import Outcome, State
+from palpable._wire.messages import TaskEnded, TaskRequest
 
 
 def submit(engine: Engine, *task_ids: str, now: float = 0.0, **options: Any) -> list[out.Effect]:
     about = {name: options.pop(name) for name in ("connection_id", "parent_id", "due_at") if name in options}
-    new = [events.NewTask(task_id, "f", "key", None) for task_id in task_ids]
+    new = [TaskRequest(task_id, "call", "key", b"", "f") for task_id in task_ids]
     return engine.handle(events.TasksSubmitted(new, TaskPolicy(**options), **about), now)
 
 
 def end(engine: Engine, runner_id: int, task_id: str, now: float = 1.0, *, ok: bool = True) -> list[out.Effect]:
-    ending = events.TaskEnding(task_id, ok, 0.0001, 0.0, 0, "the message")
+    ending = TaskEnded(task_id=task_id, is_successful=ok, elapsed_seconds=0.0001)
     return engine.handle(events.TasksEnded(runner_id, [ending]), now)
 
 
@@ -468,12 +469,16 @@ def test_crashes_are_counted_apart_from_errors() -> None:
 def test_only_errors_that_were_named_are_retried() -> None:
     engine = Engine(1)
     submit(engine, "a", retries=5, retry_on=("builtins.OSError",))
-    ending = events.TaskEnding("a", False, 0.1, 0.0, 0, None, error_bases=("builtins.ValueError", "builtins.Exception"))
+    ending = TaskEnded(
+        task_id="a", is_successful=False, elapsed_seconds=0.1, error_bases=("builtins.ValueError", "builtins.Exception")
+    )
     (finished,) = of_type(engine.handle(events.TasksEnded(1, [ending]), 1.0), out.TaskFinished)
     assert finished.task.outcome is Outcome.ERROR
     engine.handle(events.RunnerExited(1, 0), 1.0)
     submit(engine, "b", retries=5, retry_on=("builtins.OSError",), now=2.0)
-    ending = events.TaskEnding("b", False, 0.1, 0.0, 0, None, error_bases=("m.Mine", "builtins.OSError"))
+    ending = TaskEnded(
+        task_id="b", is_successful=False, elapsed_seconds=0.1, error_bases=("m.Mine", "builtins.OSError")
+    )
     assert of_type(engine.handle(events.TasksEnded(2, [ending]), 3.0), out.TaskFinished) == []
 
 

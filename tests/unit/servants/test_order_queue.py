@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from palpable._core import effects as effect
@@ -31,7 +32,7 @@ def _queue_on_a_full_disk() -> OrderQueue:
     def carry_out(order: effect.Effect) -> None:
         raise AssertionError("nothing is on disk")
 
-    queue = OrderQueue(carry_out, lambda: None)
+    queue = OrderQueue(defaultdict(lambda: carry_out), lambda: None)
     queue.journal = Disk()
     return queue
 
