@@ -25,6 +25,12 @@ def set_current_messenger(messenger: Messenger | None) -> None:
     _pid = os.getpid()
 
 
+def set_next_messenger(messenger: Messenger) -> None:
+    """As `set_current_messenger`, in a process that has set one before."""
+    global _current
+    _current = messenger
+
+
 def current_messenger() -> Messenger | None:
     """Return the messenger of the task this process runs. None outside of tasks, and in a child that a task forked."""
     return _current if _current is not None and _pid == os.getpid() else None

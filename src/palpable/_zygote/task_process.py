@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 
+from palpable._connection import inside
 from palpable._wire.chunk_failure import dumps_chunk_failure
 from palpable._wire.error_names import names_of_bases
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -44,7 +45,7 @@ from palpable._zygote import output
 from palpable._zygote.os_calls import RESERVED_BYTES, strcpy
 from palpable._zygote.prepared_modules import PreparedModules
 from palpable._zygote.usage_meter import UsageMeter
-from palpable.units.messenger import Messenger, set_current_task
+from palpable.units.messenger import Messenger
 
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
@@ -93,10 +94,11 @@ class TaskProcess:
                 os._exit(0)  # no longer needed
             data = self.socket.recv(NEXT_READ_BYTES)
         self._task_id = self._environ.get(b"PALPABLE_TASK_ID")
+        inside.set_current_messenger(None)
         first = messages[0]
         if first.isolation == "task":
             self._pickled_functions = first.functions
-            ended = self._attempt(first.tasks[0])
+            ended = self._ended(first.tasks[0], self._attempt(first.tasks[0]))
             output.flush()
             self.end(ended)
         for message in messages:
@@ -124,21 +126,32 @@ class TaskProcess:
                 self._read_orders_for(claim[0])
             order = orders.popleft()
             meter.begin()
-            ended = self._attempt(order)
+            payload = self._attempt(order)
             output.flush()
             elapsed_seconds, cpu_seconds, peak_memory_bytes = meter.end()
             # What a thread of an earlier task has written since that ended belongs to this one: to nobody, else.
             output_from, output_to = output_to, output.end()
-            self._send_last(
-                replace(
-                    ended,
+            if type(payload) is bytes and not self.clock.costs:
+                ended = TaskEnded(
+                    task_id=order.task_id,
+                    is_successful=True,
+                    payload=payload,
                     elapsed_seconds=elapsed_seconds,
                     cpu_seconds=cpu_seconds,
                     peak_memory_bytes=peak_memory_bytes,
                     output_from=output_from,
                     output_to=output_to,
                 )
-            )
+            else:
+                ended = replace(
+                    self._ended(order, payload),
+                    elapsed_seconds=elapsed_seconds,
+                    cpu_seconds=cpu_seconds,
+                    peak_memory_bytes=peak_memory_bytes,
+                    output_from=output_from,
+                    output_to=output_to,
+                )
+            self._send_last(ended)
 
     def _claim(self, claim_fd: int) -> bytes:
         """Wait for a byte of the claim pipe and return it; end this process if the server is done with it."""
@@ -175,8 +188,15 @@ class TaskProcess:
 
     # --- one task -------------------------------------------------------------------------------------------------
 
-    def _attempt(self, order: TaskOrder) -> TaskEnded:
-        """Run the task; return what there is to say of it."""
+    def _ended(self, order: TaskOrder, payload: bytes | TaskEnded) -> TaskEnded:
+        """Return what there is to say of a task, given what `_attempt` returned."""
+        if isinstance(payload, TaskEnded):
+            return payload
+        imported = self.clock.take_costs() if self.clock.costs else {}
+        return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
+
+    def _attempt(self, order: TaskOrder) -> bytes | TaskEnded:
+        """Run the task; return its pickled result, or all there is to say of its failure."""
         # What `os.environb[name] = value` does, without the checks: a fifth of the memory pages written to.
         environ = self._environ
         task_id = order.task_id.encode()
@@ -195,19 +215,17 @@ class TaskProcess:
             putenv(b"PALPABLE_ATTEMPT", attempt)
         done: list[Any] = []
         try:
-            payload = dumps_result(self._run(order, done))
+            return dumps_result(self._run(order, done))
         except SystemExit as request:
             self.exit(request)
         except BaseException as error:
             return self.failure(order.task_id, error, done)
-        imported = self.clock.take_costs() if self.clock.costs else {}
-        return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
     def _run(self, order: TaskOrder, done: list[Any]) -> Any:
         """Return what the task returns. Of a chunk, `done` has the results so far, also when it raises."""
         deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
         messenger = Messenger(order.task_id, order.attempt, deadline, order.name, self.get_connection, self.send)
-        set_current_task(messenger)
+        inside.set_next_messenger(messenger)
         form = order.form
         if not order.payload:
             raise RuntimeError("the server has lost the request of this task. Is its store damaged? Its log says more")
@@ -227,7 +245,8 @@ class TaskProcess:
     def _function(self, key: str) -> Any:
         functions = self._functions
         if key in functions:
-            functions.move_to_end(key)
+            if len(functions) > 1:
+                functions.move_to_end(key)
             return functions[key]
         if key not in self._pickled_functions:
             raise RuntimeError("the server has lost the function of this task. Is its store damaged? Its log says more")

@@ -37,6 +37,10 @@ class Messenger:
         deadline: when it will be ended, on the clock of `time.monotonic`; None: never.
     """
 
+    # As attributes of the class they cost a small task nothing.
+    _levels: OptionLevels | None = None
+    _made_calls: TaskCalls | None = None
+
     def __init__(
         self,
         task_id: str,
@@ -52,8 +56,6 @@ class Messenger:
         self.name = name
         self._connection_maker = get_connection
         self._send = send
-        self._levels: OptionLevels | None = None
-        self._made_calls: TaskCalls | None = None
 
     @property
     def remaining_seconds(self) -> float | None:
