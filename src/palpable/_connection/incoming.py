@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from palpable._connection.outbox import Outbox
+from palpable._connection.outbox import SMALL_RESULT_BYTES, Outbox
 from palpable._connection.pending import Pending
 from palpable._connection.waiting import LogRequest
 from palpable._wire.messages import (
@@ -71,14 +71,16 @@ class Incoming:
     def _on_results(self, message: ResultsPushed) -> None:
         pending = self._pending
         takers = pending.takers
-        for report in message.reports:
+        reports = message.reports
+        for report in reports:
             taker = takers.get(report.task_id)
             if taker is not None:
                 # As `take_result`, written out: this is done for every task.
                 if not taker.take(report):
                     pending.finish_later(taker, report)
                 takers.pop(report.task_id, None)
-        self._outbox.acknowledge(message.sequence)
+        is_small = len(reports) == 1 and len(reports[0].payload or b"") <= SMALL_RESULT_BYTES
+        self._outbox.acknowledge(message.sequence, is_small=is_small)
         self.has_progressed = True
 
     def _on_found(self, message: ResultsFound) -> None:

@@ -30,6 +30,10 @@ the server can start on the first while the next is gathered."""
 SMALL_FUNCTION_BYTES = 1 << 16
 FRAME_OVERHEAD_BYTES = 1 << 10
 """What a frame takes besides the payloads in it, at most, when it holds a single task."""
+ACKNOWLEDGE_AFTER = 16
+"""Small results that may lie unacknowledged while calls follow each other; each lies at the server meanwhile. To take
+in an acknowledgement costs the server as much as to take in a task."""
+SMALL_RESULT_BYTES = 1 << 12
 WATCHED_AT_ONCE = 5000
 """Ids in one `WatchResults`: some hundred kilobytes, which every server accepts."""
 DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -85,6 +89,8 @@ class Outbox:
         self._known_functions: set[str] = set()
         self._received = 0
         self._acknowledged = 0
+        self._can_wait = True
+        """Whether what is not acknowledged is small, so that it may wait for more to come."""
 
     # --- adding ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +148,7 @@ class Outbox:
                 or batch.delivery is not delivery
                 or batch.needs_exit is not needs_exit
             ):
-                self._close_batch()
+                self._close_batch(ACKNOWLEDGE_AFTER)
                 batch = self._batch = Batch(next(self._request_ids), options, delivery, needs_exit)
             key = request.function_key
             if key and key not in batch.functions:
@@ -152,13 +158,19 @@ class Outbox:
             batch.tasks.append(request)
             batch.size_bytes += len(request.payload) + 64
             if len(batch.tasks) >= BATCH_MAX_TASKS or batch.size_bytes >= BATCH_MAX_BYTES:
-                self._close_batch()
+                self._close_batch(ACKNOWLEDGE_AFTER)
                 return True
             return False
 
-    def acknowledge(self, sequence: int) -> None:
-        """The results up to push number `sequence` are here. Told to the server with the next flush."""
+    def acknowledge(self, sequence: int, *, is_small: bool = False) -> None:
+        """The results up to push number `sequence` are here. Told to the server with the next flush.
+
+        Args:
+            is_small: it is one result, of few bytes. Tasks may be sent without a word of such, as long as they are few.
+        """
         self._received = max(self._received, sequence)
+        if not is_small:
+            self._can_wait = False
 
     @property
     def has_unsent(self) -> bool:
@@ -181,11 +193,20 @@ class Outbox:
         writer = self._writer
         return writer is not None and writer[0] != threading.get_ident()
 
-    def _close_batch(self) -> None:
-        """Turn what is gathered into frames. The caller holds the lock."""
+    def _owes(self, count: int) -> bool:
+        """Whether at least `count` pushes are to be acknowledged, or fewer that can't wait."""
+        missing = self._received - self._acknowledged
+        return missing > 0 and (missing >= count or not self._can_wait)
+
+    def _close_batch(self, acknowledge_from: int = 1) -> None:
+        """Turn what is gathered into frames. The caller holds the lock.
+
+        Args:
+            acknowledge_from: fewer results than this are acknowledged another time, if they can wait.
+        """
         received, batch = self._received, self._batch
         frames: list[bytearray] = []
-        if received > self._acknowledged:
+        if owes := self._owes(acknowledge_from):
             # Before everything added later: a question must not find a result that was taken already.
             frames.append(encode_frame(ResultsReceived(sequence=received)))
         if batch is not None:
@@ -196,7 +217,9 @@ class Outbox:
             self._frames.extend(frames)
             if batch is not None:
                 self._know_large(batch)
-            self._acknowledged, self._batch = received, None
+            self._batch = None
+            if owes:
+                self._acknowledged, self._can_wait = received, True
 
     def _know_large(self, batch: Batch) -> None:
         """Every batch carries the function until the server has accepted one that did: a refused one would otherwise
@@ -302,14 +325,16 @@ class Outbox:
             OSError: the connection is broken.
         """
         me = (threading.get_ident(),)
-        while self.has_unsent:
+        # To acknowledge is what this is for when there is nothing else to send.
+        acknowledge_from = ACKNOWLEDGE_AFTER if self.has_tasks else 1
+        while self.has_tasks or self._owes(acknowledge_from):
             try:
                 with self._lock:
                     if self._writer is not None:
                         # That thread looks once more after it has let go, and what we added was there before.
                         return True
                     self._writer = me
-                    self._close_batch()
+                    self._close_batch(acknowledge_from)
                     self._join_small()
                 while self._frames:
                     try:
