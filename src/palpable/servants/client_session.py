@@ -25,9 +25,9 @@ from palpable.servants.requests import Requests
 
 logger = logging.getLogger("palpable.server")
 
-HOLD_SECONDS = 0.002
-"""How long an acceptance waits for a result to travel with: a client that waits for that is woken once then. Half as
-long, perhaps, where calls follow each other: the timer is not set anew for each."""
+HOLD_SECONDS = 0.001
+"""How long an acceptance waits for a result to travel with: a client that waits for that is woken once then. Twice as
+long at most where calls follow each other, since the timer is not set anew for each."""
 HANDSHAKES_MAX = 256
 """Handshakes at a time. Who comes then waits for its turn, unread, and its five seconds begin with that."""
 LOOK_AGAIN_SECONDS = 0.001
@@ -247,7 +247,7 @@ class ClientSession(asyncio.Protocol):
 
     def _set_timer(self) -> None:
         self._is_timer_set, self._has_sent_held = True, False
-        asyncio.get_running_loop().call_later(HOLD_SECONDS / 2, self._on_timer)
+        asyncio.get_running_loop().call_later(HOLD_SECONDS, self._on_timer)
 
     def _on_timer(self) -> None:
         self._is_timer_set = False
