@@ -144,8 +144,13 @@ class Endings:
         self.schedule.add(task)
         self.save(task)
 
-    def hand_back(self, task: TaskRecord, now: float) -> None:
-        """The server stops, and the next one on this store goes on with the task. Burns no retry."""
+    def hand_back(self, task: TaskRecord, now: float, *, stays_interrupted: bool = False) -> None:
+        """The server stops, and the next one on this store goes on with the task. Burns no retry.
+
+        Args:
+            stays_interrupted: for that one it is to look as if this one had been killed while it ran: only then does
+                it end what an interrupted attempt had submitted, which this one has not come to read.
+        """
         runner = self.runner_of(task)
         if task.state is not State.RUNNING or runner is None:
             if runner is not None:
@@ -155,7 +160,7 @@ class Endings:
                 task.runner_id = None
                 self.dispatcher.ready.put_back(task)
             if runner is not None or task.is_leased:
-                task.is_leased = False
+                task.is_leased = stays_interrupted
                 self.save(task)
             return
         runner.inbox.remove(task)
@@ -164,6 +169,7 @@ class Endings:
             self.finish(task, Outcome.LOST, now)
             return
         task.state, task.runner_id, task.started_at = move(task.state, Move.RESCUE), None, None
+        task.is_leased = stays_interrupted
         self.end_waits(task)
         self.dispatcher.ready.put_back(task)
         self.save(task)

@@ -345,7 +345,8 @@ class Engine:
         self.endings.is_stopping = True
         for task in [task for task in self.tasks.values() if not task.is_final]:
             if event.hands_back:
-                self.endings.hand_back(task, now)
+                stays_interrupted = event.is_recovering and task.task_id in self._interrupted
+                self.endings.hand_back(task, now, stays_interrupted=stays_interrupted)
                 continue
             runner = self.endings.runner_of(task)
             if task.state is State.RUNNING and runner is not None:

@@ -151,6 +151,8 @@ class StopRequested(Event, frozen=True, gc=False):
 
     hands_back: bool = False
     """With a store: what runs becomes ready again, for the next start of this server, and what is ready stays so."""
+    is_recovering: bool = False
+    """Not all is known yet that an earlier start had left: that stays as it is, and what ran then stays interrupted."""
 
 
 class PurgeRequested(Event, frozen=True, gc=False):

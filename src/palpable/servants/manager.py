@@ -95,6 +95,8 @@ class Manager(Servant):
         """How many tasks have ended since the start, by outcome: what a throughput is computed from."""
         self.is_ending = False
         """Whether it drains because the server is to stop."""
+        self.is_recovering = False
+        """Whether not everything is known yet that the store holds."""
         self.recovered: dict[str, int] = {}
         """By what became of them: how many tasks an earlier start of this server had left."""
         self.peers: dict[int, Peer] = {}
@@ -142,10 +144,29 @@ class Manager(Servant):
         self._adjust_pool()
         await self.pool.start()
 
-    async def recover(self, on_progress: Callable[[int], None]) -> None:
-        """Take up again what the store holds; tasks start as soon as the first are read."""
-        if self.store is not None:
-            self.recovered = await recover(self, self.store, on_progress)
+    async def recover(self, on_progress: Callable[[int], None], is_over: Callable[[], bool]) -> None:
+        """Take up again what the store holds; tasks start as soon as the first are read.
+
+        What they ask meanwhile waits until everything is known: a task they submit may be in the rest, by its key.
+
+        Args:
+            is_over: whether to leave the rest as it is, because the server is to stop.
+        """
+        if self.store is None:
+            return
+        self.is_recovering = True
+        self.recovered = await recover(self, self.store, on_progress, is_over)
+        if not is_over():
+            self._end_recovery()
+
+    def _end_recovery(self) -> None:
+        """Hear what tasks had to say, and how they ended, since recovery began."""
+        if not self.is_recovering:
+            return
+        self.is_recovering = False
+        for link in list(self.links.values()):
+            link.go_on()
+        self.messages.handle_late_exits()
 
     def drain(self, *, is_on: bool = True) -> None:
         """Start nothing more, but for what running tasks wait for; or do so again."""
@@ -161,7 +182,8 @@ class Manager(Servant):
         """End every process. With a store what ran is handed back to it; else tasks end with the outcome "quit"."""
         if self.engine.is_stopping:
             return
-        self.handle(events.StopRequested(hands_back=self.store is not None))
+        self.handle(events.StopRequested(hands_back=self.store is not None, is_recovering=self.is_recovering))
+        self._end_recovery()
         self.check_ended()
 
     async def wait_ended(self) -> None:

@@ -242,6 +242,15 @@ class ProcessLink:
         """Whether the next request has to wait, until the task has read the answers to those before."""
         return not self._is_draining and self._intake.is_congested
 
+    @property
+    def has_unheard(self) -> bool:
+        """Whether something it has said is not handled yet."""
+        return bool(self._intake.messages)
+
+    def go_on(self) -> None:
+        """Handle what had to wait."""
+        self._intake.go_on()
+
     def drain(self) -> None:
         """Handle everything that the process has sent until now, however much it has not read."""
         was_draining, self._is_draining = self._is_draining, True

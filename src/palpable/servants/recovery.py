@@ -20,16 +20,31 @@ if TYPE_CHECKING:
     from palpable.servants.manager import Manager
 
 
-async def recover(manager: Manager, store: Store, on_progress: Callable[[int], None]) -> dict[str, int]:
+async def recover(
+    manager: Manager, store: Store, on_progress: Callable[[int], None], is_over: Callable[[], bool]
+) -> dict[str, int]:
     """Give the engine what the store holds, piece by piece; return how many tasks there were, by what became of them.
 
     The tasks that were running come first. Tasks start as soon as the first piece is read.
 
     Args:
         on_progress: called with how many tasks were read, after each piece.
+        is_over: looked at after each piece: whether to leave the rest to the next server. It stays as it is stored.
     """
-    rows, now = manager.rows, time.monotonic()
     gc.disable()
+    try:
+        counts = await _read_all(manager, store, on_progress, is_over)
+    finally:
+        # What was read stays for long, and there are no cycles in it: the collector need not look at it, now or ever.
+        gc.freeze()
+        gc.enable()
+    return {what: count for what, count in counts.items() if count}
+
+
+async def _read_all(
+    manager: Manager, store: Store, on_progress: Callable[[int], None], is_over: Callable[[], bool]
+) -> dict[str, int]:
+    rows, now = manager.rows, time.monotonic()
     counts = {"ready": 0, "interrupted": 0, "scheduled": 0, "retrying": 0, "cancelled": 0, "lost": 0, "finished": 0}
     for chunk in store.unfinished():
         tasks = [rows.record_of(row, state, now) for row, state in chunk]
@@ -45,6 +60,8 @@ async def recover(manager: Manager, store: Store, on_progress: Callable[[int], N
                 counts[task.state if task.state in counts else "ready"] += 1
         on_progress(sum(counts.values()))
         await asyncio.sleep(0)
+        if is_over():
+            return counts
     known = manager.engine.tasks
     for chunk in store.finished():
         # Those that have ended since we began to read are known by now.
@@ -54,10 +71,9 @@ async def recover(manager: Manager, store: Store, on_progress: Callable[[int], N
         counts["finished"] += len(tasks)
         on_progress(sum(counts.values()))
         await asyncio.sleep(0)
-    # What was read stays for long, and there are no cycles in it: the collector need not look at it, now or ever.
-    gc.freeze()
-    gc.enable()
-    return {what: count for what, count in counts.items() if count}
+        if is_over():
+            break
+    return counts
 
 
 def _hold_functions(manager: Manager, tasks: Iterable[TaskRecord]) -> None:

@@ -376,7 +376,7 @@ def _refuse_plaintext(host: str) -> None:
 
 
 def _why_not_started(settings: ServerSettings, failure: ServerFailed) -> str:
-    if failure.error == "StoreBroken":
+    if failure.error in ("StoreBroken", "Stopped"):
         return failure.message
     return f"the server cannot listen on {settings.address!r}: {failure.error}: {failure.message}"
 

@@ -45,6 +45,8 @@ class ServerLoop:
         self.address: tuple[str, int] | str = settings.address
         self.recovered: dict[str, int] = {}
         """By what became of them: how many tasks an earlier start on the same store had left."""
+        self.has_listened = False
+        """Whether clients could connect at some time."""
         self._stopping = asyncio.Event()
         self._drain_until = math.inf
         self._store: Store | None = None
@@ -115,15 +117,19 @@ class ServerLoop:
             try:
                 manager.start()
                 await manager.start_processes()
-                await manager.recover(on_recovering)
+                await manager.recover(on_recovering, self._stopping.is_set)
                 self.recovered = manager.recovered
                 if self.recovered:
                     logger.info("recovered from %s: %s", settings.store_path, self.recovered)
-                loop = asyncio.get_running_loop()
-                server = await self._listen(loop, listener, admission, context)
-                logger.info("listening on %s with %d workers", self.address, settings.num_workers)
-                on_listening(self.address)
-                await self._stopping.wait()
+                server: asyncio.AbstractServer | None = None
+                if self._stopping.is_set():  # it knows a part of its tasks only, so it must not speak of them
+                    logger.info("told to stop before it listened; what was not taken up is left to the next server")
+                else:
+                    server = await self._listen(asyncio.get_running_loop(), listener, admission, context)
+                    logger.info("listening on %s with %d workers", self.address, settings.num_workers)
+                    self.has_listened = True
+                    on_listening(self.address)
+                    await self._stopping.wait()
                 await self._drain(manager)
             finally:
                 # While we still listen: so long the path is ours, unless somebody removed it. Once the listener is
@@ -133,7 +139,8 @@ class ServerLoop:
                         os.unlink(str(settings.address))
             logger.info("stopping")
             manager.stop()
-            server.close()
+            if server is not None:
+                server.close()
             await manager.wait_ended()
             await self._close_sessions(admission)
         finally:

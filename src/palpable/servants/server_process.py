@@ -20,6 +20,8 @@ from palpable._wire.framing import FrameReader, encode_frame
 from palpable.servants.control import ServerFailed, ServerRecovering, ServerStarted, StartServer, StopServer, ToServer
 from palpable.servants.server_loop import ServerLoop
 
+STOPPED_MESSAGE = "the server was told to stop before it listened"
+
 
 def main() -> None:
     """Serve until the owner says stop, ends, or a client quits the server. argv: the control socket's descriptor."""
@@ -44,6 +46,9 @@ def main() -> None:
     collect_rarely()
     try:
         run_event_loop(lambda: _serve(loop, on_listening, on_recovering, control, reader, start.owner_pid))
+        if not loop.has_listened:
+            with contextlib.suppress(OSError):
+                control.sendall(encode_frame(ServerFailed(error="Stopped", message=STOPPED_MESSAGE)))
     except Exception as error:
         with contextlib.suppress(OSError):
             control.sendall(encode_frame(ServerFailed(error=type(error).__name__, message=str(error))))

@@ -51,6 +51,7 @@ class TaskMessages:
         self._manager = manager
         self._on_request = on_request
         self._on_gone = on_gone
+        self._late_exits: list[tuple[ProcessLink, ProcessExit | None]] = []
 
     def on_messages(self, link: ProcessLink, messages: deque[Any]) -> None:
         """A task process has spoken. What is handled is taken out of `messages`."""
@@ -77,8 +78,8 @@ class TaskMessages:
                 task = self._manager.engine.tasks.get(message.task_id)
                 if task is not None:
                     task.progress = (message.done, message.total, message.note)
-            elif link.is_congested:
-                messages.appendleft(message)  # it goes on when the task has read
+            elif link.is_congested or self._manager.is_recovering:
+                messages.appendleft(message)  # it goes on when the task has read, and when everything is known
                 return
             elif not link.has_exited or type(message) not in QUESTIONS:
                 link.inside_task = runner.inbox[0].task_id if runner is not None and runner.inbox else ""
@@ -98,10 +99,19 @@ class TaskMessages:
         else:
             link.collected_bytes = self._manager.outputs.collect(message.task_id, link.spool_path, link.collected_bytes)
 
+    def handle_late_exits(self) -> None:
+        """Handle the exits that had to wait until everything is known."""
+        late, self._late_exits = self._late_exits, []
+        for link, process_exit in late:
+            self.on_exited(link, process_exit)
+
     def on_exited(self, link: ProcessLink, process_exit: ProcessExit | None) -> None:
         """The process behind a link is gone; None: killed together with its zygote."""
         link.has_exited = True
         link.drain()
+        if link.has_unheard and self._manager.is_recovering:
+            self._late_exits.append((link, process_exit))  # what it asked for, it asked before
+            return
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
         unclaimed = 1 if link.isolation == "task" and link.was_never_read else link.take_back()
         # What waits for the disk was not handed over either.
