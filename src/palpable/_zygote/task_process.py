@@ -84,6 +84,9 @@ class TaskProcess:
         self._take_backs = 0
         self._functions: OrderedDict[str, Any] = OrderedDict()
         self._pickled_functions: dict[str, bytes] = {}
+        self._chunk: list[Any] = []
+        """The params of the chunk that runs."""
+        os.register_at_fork(after_in_child=self._forget_chunk)
 
     # --- the life of the process ----------------------------------------------------------------------------------
 
@@ -235,12 +238,19 @@ class TaskProcess:
         if form == "call":
             args, kwargs = loads(order.payload)
             return function(*args, **kwargs)
-        params = loads(order.payload)
+        params = self._chunk = loads(order.payload)
         # On an error the list keeps what it was given until then. It is faster than a loop, too.
-        done.extend(map(function, params))
+        try:
+            done.extend(map(function, params))
+        finally:
+            self._chunk = []
         if len(done) < len(params):  # it would end any loop over `map` just so
             raise RuntimeError(f"the function raised StopIteration for param {len(done)} of the chunk")
         return done
+
+    def _forget_chunk(self) -> None:
+        """In a child that the task forked: what follows in the chunk is its parent's, should it come back to it."""
+        self._chunk.clear()
 
     def _function(self, key: str) -> Any:
         functions = self._functions
@@ -290,7 +300,19 @@ class TaskProcess:
     # --- messages -------------------------------------------------------------------------------------------------
 
     def get_connection(self) -> Connection:
-        """Return the connection through which this process is a client; made when a task first asks for it."""
+        """Return the connection through which this process is a client; made when a task first asks for it.
+
+        Raises:
+            ServerUnreachable: this is a child that the task forked. The socket is its parent's: what it sent there
+                would tear what that sends, and count as the task's.
+        """
+        if os.getpid() != self.pid:
+            from palpable.units.task_exceptions import ServerUnreachable
+
+            raise ServerUnreachable(
+                "this process was forked by a task, and the line to the server is that of the task itself. Let the "
+                "task ask, or use a Client here"
+            )
         with self.lock:
             if self.connection is None:
                 from palpable._connection.connection import Connection
