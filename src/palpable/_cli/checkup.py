@@ -76,6 +76,8 @@ def _look_at_key(server: ServerChoice) -> Check:
     advice = "Use the key file that `palpable serve` made beside its socket, or name it with --authkey-file."
     try:
         where = server.address()
+        if where.path and not os.path.exists(where.path):
+            return Check("key", "skipped", "there is no server")
         server.authkey(where)
     except (PalpableError, OSError, ValueError, click.ClickException) as error:
         said = error.format_message() if isinstance(error, click.ClickException) else str(error)

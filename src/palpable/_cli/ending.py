@@ -18,6 +18,7 @@ import click
 from palpable.units.task_exceptions import (
     AuthenticationFailed,
     PalpableError,
+    ServerDraining,
     ServerUnreachable,
     UnknownTask,
     VersionMismatch,
@@ -62,6 +63,8 @@ def run(group: click.Group, args: list[str] | None = None) -> int:
     except PalpableError as error:
         if isinstance(error, UnknownTask):
             return _say(f"palpable: {error}. See `palpable tasks`.", FAILED)
+        if isinstance(error, ServerDraining):
+            return _say(f"palpable: {error}. If it is not about to stop, `palpable drain --off` lets it go on.", FAILED)
         is_unasked = isinstance(error, ServerUnreachable | AuthenticationFailed | VersionMismatch)
         return _say(f"palpable: {error}", NOT_ASKED if is_unasked else FAILED)
     except (click.Abort, KeyboardInterrupt):

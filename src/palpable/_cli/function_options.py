@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FIRST = 2**31 - 1
 """The highest priority: somebody waits, and it takes as long as the import."""
+IMPORT_SECONDS = 60.0
+"""What the import is given at least, also where a call is given less: with retries, a call may have more."""
 HARMLESS = {"staticmethod", "classmethod"}
 
 
@@ -36,7 +38,8 @@ def view_for(
         chosen: as `Client.options` takes them.
         folder: where modules are looked for first, and the function runs.
         is_here: the folder of the server is the one here.
-        timeout_seconds: what the import may take; None: as long as the server lets tasks run.
+        timeout_seconds: what a call may take, and the import too, if that is no less than `IMPORT_SECONDS`; None: as
+            long as the server lets tasks run.
 
     Raises:
         ServerUnreachable: there is no server any more.
@@ -48,7 +51,7 @@ def view_for(
         name=f"options of {path}"[:200],
         isolation="task",
         priority=FIRST,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=None if timeout_seconds is None else max(timeout_seconds, IMPORT_SECONDS),
         ends_with_client=True,
     )
     future = look.submit(OptionsOfFunction(path, folder))

@@ -46,9 +46,9 @@ class NamedFunction:
             # A module that is there and imports one that is not is another matter: its traceback says more.
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            where = f"in {self.folder} and " if self.folder else ""
+            where = f", neither in {self.folder} nor" if self.folder else ""
             raise NotStarted(
-                f"{self.path}: there is no module {error.name!r} {where}where the server's Python looks"
+                f"{self.path}: there is no module {error.name!r}{where} where the server's Python looks"
             ) from None
         for count, name in enumerate(names := attributes.split("."), 1):
             try:

@@ -137,7 +137,6 @@ def result_fields(report: TaskReport) -> dict[str, Any]:
     `result`, if it can be JSON; else `result_repr`, its repr; else `result_error`, why it can't be unpickled here.
     """
     from palpable._cli.current_folder import import_from_here
-    from palpable._cli.json_values import encode_json
     from palpable._wire.payload import result_of
     from palpable.units.task_exceptions import PalpableError
 
@@ -148,6 +147,13 @@ def result_fields(report: TaskReport) -> dict[str, Any]:
         value = result_of(report)
     except PalpableError as error:
         return {"result_error": str(error)}
+    return value_fields(value)
+
+
+def value_fields(value: Any) -> dict[str, Any]:
+    """Return a value as fields for JSON: `result`, if it can be JSON, encoded; else `result_repr`, its repr."""
+    from palpable._cli.json_values import encode_json
+
     try:
         return {"result": encode_json(value)}
     except (TypeError, ValueError):

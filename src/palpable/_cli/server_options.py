@@ -118,7 +118,13 @@ class ServerChoice:
             ValueError: what was given is no address.
             AuthenticationFailed: the default server's folder is not this user's own.
         """
-        from palpable._connection.address import URL_VARIABLE, default_address, make_address, parse_url
+        from palpable._connection.address import (
+            URL_VARIABLE,
+            address_of_environment,
+            default_address,
+            make_address,
+            parse_url,
+        )
 
         if self.url is not None:
             return parse_url(self.url)
@@ -127,7 +133,7 @@ class ServerChoice:
         if self.port is not None:
             return make_address((self.host or "127.0.0.1", self.port))
         url = os.environ.get(URL_VARIABLE)
-        return parse_url(url) if url else default_address()
+        return address_of_environment(url) if url else default_address()
 
     def authkey(self, where: Address) -> bytes:
         """Return the key for the server at `where`: of the file that is named, else as `Client` finds it.

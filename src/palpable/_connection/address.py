@@ -81,6 +81,14 @@ def parse_url(url: str) -> Address:
     )
 
 
+def address_of_environment(url: str) -> Address:
+    """As `parse_url`, for the variable; the error names it."""
+    try:
+        return parse_url(url)
+    except ValueError as error:
+        raise ValueError(f"{URL_VARIABLE}: {error}") from None
+
+
 def make_address(address: Any, family: str | None = None, *, least_port: int = 1) -> Address:
     """Return the address for what a user passed: a path, a (host, port), or a URL.
 
@@ -193,7 +201,7 @@ def resolve(address: Any = None, family: str | None = None, authkey: bytes | Non
     if address is not None:
         where = make_address(address, family)
     elif os.environ.get(URL_VARIABLE):
-        where = make_address(parse_url(os.environ[URL_VARIABLE]), family)
+        where = make_address(address_of_environment(os.environ[URL_VARIABLE]), family)
     elif inside.is_descendant():
         raise ServerUnreachable(
             f"inside a task, an AsyncClient and a client in a forked process must be told where the server is: pass "

@@ -298,6 +298,8 @@ def test_logs_shows_what_a_task_printed(client: Client) -> None:
     future.result(timeout=20)
     assert answer("logs", future.task_id).splitlines()[:2] == ["from print", "from stderr"]
     assert answer("logs", "-f", future.task_id) == answer("logs", future.task_id)
+    (piece,) = map(json.loads, answer("logs", "--json", future.task_id).splitlines())
+    assert piece == {"task_id": future.task_id, "text": answer("logs", future.task_id)}
 
 
 def test_logs_follows_live_and_ends_with_the_task(client: Client, tmp_path: Path) -> None:

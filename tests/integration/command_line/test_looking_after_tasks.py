@@ -167,7 +167,7 @@ def test_export_writes_every_task_with_its_result_and_removes_nothing(client: Cl
         assert [line["result"] for line in lines[:-1]] == list(range(149, -1, -1))
         assert "result" not in lines[-1] and "OddNumber" in str(lines[-1]["traceback"])
     assert _json_lines(answer("export", "--state", "failed", "--no-results"))[0].get("traceback") is None
-    assert len(_json_lines(answer("export", "--tag", "t"))) == 150
+    assert len(_json_lines(answer("export", "--json", "--tag", "t"))) == 150
     assert client.result(kept[0], timeout_seconds=0) == 0
 
 

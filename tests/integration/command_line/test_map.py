@@ -211,3 +211,17 @@ def test_a_bar_does_not_keep_results_from_where_they_go(tmp_path: Path) -> None:
 def test_the_options_of_the_function_count_where_none_is_given(project: Path, client: Client) -> None:
     assert answer("map", "of_project:tagged", "--name", "renamed", stdin="1\n2\n", folder=project) == "1\n2\n"
     assert [task.name for task in client.tasks(tags="own")] == ["renamed"] * 2
+
+
+def test_as_json_each_result_says_of_which_line_and_task_it_is(project: Path, client: Client) -> None:
+    result = palpable("map", "--json", "of_project:half", stdin="2\n4\n\n5\n6\n", folder=project)
+    assert result.returncode == 1 and result.stderr == ""
+    *good, bad = map(json.loads, result.stdout.splitlines())
+    assert [(found["line"], found["result"]) for found in good] == [(1, 1), (2, 2)]
+    assert {found["task_id"] for found in [*good, bad]} <= {task.task_id for task in client.tasks()}
+    assert (bad["line"], bad["error_type"], bad["error_message"]) == (4, "ValueError", "5 is odd")
+
+
+def test_as_json_what_is_no_json_is_told_apart(project: Path) -> None:
+    line = answer("map", "--json", "of_project:Point", stdin="1\n", folder=project)
+    assert json.loads(line)["result_repr"] == "Point(1)"

@@ -136,7 +136,8 @@ def test_a_drained_server_finishes_what_runs_and_goes_on_when_told(
         (tmp_path / "holding.go").touch()
         assert json.loads(process.communicate(timeout=20)[0]) == {"is_draining": True, "running": 0}
     assert answer("wait", running) == f"{running}: succeeded\n"
-    assert "accepts nothing new" in refusal(1, "run", "math:sqrt", "--args", "[4]")
+    line = refusal(1, "run", "math:sqrt", "--args", "[4]")
+    assert "accepts nothing new" in line and "palpable drain --off" in line
     assert answer("drain", "--off") == "The server accepts and starts tasks again.\n"
     assert answer("run", "math:sqrt", "--args", "[4]") == "2.0\n"
 

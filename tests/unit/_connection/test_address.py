@@ -178,3 +178,11 @@ def test_what_can_be_nothing_but_a_path_is_one_even_with_a_colon(address: Any) -
 
 def test_a_family_of_unix_sockets_makes_every_string_a_path() -> None:
     assert make_address("127.0.0.1:80", "AF_UNIX").path == os.path.abspath("127.0.0.1:80")
+
+
+def test_a_url_in_the_environment_that_is_none_is_told_from_one_in_the_program(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALPABLE_URL", "127.0.0.1:80")
+    with pytest.raises(ValueError, match=r"PALPABLE_URL: the address '127.0.0.1:80' is not understood"):
+        resolve()

@@ -31,8 +31,9 @@ RESULTS_AT_ONCE = 100
 )
 @click.option("--tag", "tags", multiple=True, metavar="TEXT", help="Only with this tag, or with all that are given.")
 @click.option("--results/--no-results", default=True, show_default=True, help="With what tasks returned or raised.")
+@click.option("--json", "as_json", is_flag=True, help="What it does anyway.")
 @server_options
-def command(server: ServerChoice, states: tuple[str, ...], tags: tuple[str, ...], results: bool) -> None:
+def command(server: ServerChoice, states: tuple[str, ...], tags: tuple[str, ...], results: bool, as_json: bool) -> None:
     """Write all tasks to stdout, the newest first, one JSON object a line. Nothing is removed from the server.
 
     The fields are those of `palpable tasks --json`, and for what has ended its `traceback` and its result: `result`, if

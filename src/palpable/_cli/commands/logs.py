@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.task_ids import task_id_argument
 
@@ -13,11 +14,13 @@ from palpable._cli.task_ids import task_id_argument
 @click.command()
 @task_id_argument(many=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on as the task prints, until it ends.")
+@json_option
 @server_options
-def command(server: ServerChoice, task_id: str, follow: bool) -> None:
+def command(server: ServerChoice, task_id: str, follow: bool, as_json: bool) -> None:
     """Show what a task printed: stdout and stderr, of Python, C and subprocesses alike.
 
     The output is kept as long as `palpable tasks` lists the task. Of very much output the head and the tail are kept.
+    With --json it comes in pieces, the `text` of an object each.
 
     \b
     Examples:
@@ -30,5 +33,8 @@ def command(server: ServerChoice, task_id: str, follow: bool) -> None:
         connection = client._get_connection()
         pieces = follow_logs(connection, task_id) if follow else iter([read_logs(connection, task_id)])
         for piece in pieces:
-            sys.stdout.write(piece)
+            if not as_json:
+                sys.stdout.write(piece)
+            elif piece:
+                print_json({"task_id": task_id, "text": piece})
             sys.stdout.flush()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from palpable._cli.ending import NotAsked
+from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.signals import ending_by_exception
 from palpable._cli.task_options import TaskChoice, check_path, is_here, task_options
@@ -34,6 +35,7 @@ LINES_PER_WORKER = 64
 )
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr. [default: if results go elsewhere]")
 @task_options
+@json_option
 @server_options
 def command(
     server: ServerChoice,
@@ -43,6 +45,7 @@ def command(
     unordered: bool,
     window: int | None,
     progress: bool | None,
+    as_json: bool,
 ) -> int:
     """Call a function with every line of the input, each in a task, and print what it returns, a line each.
 
@@ -50,6 +53,9 @@ def command(
     in the order of the lines; what can't be JSON is a string, its repr. Lines are read as they are needed, so the input
     may be endless; empty ones are passed over, but not with --text. The options that the function has by
     @palpable.task(...) count where none is given here.
+
+    With --json each result is an object, with the number of its `line`, its `task_id`, and `result` or `result_repr`;
+    of a failure, `error_type` and `error_message`.
 
     The first failure ends it, with the exit code of its outcome as for `palpable run`, and cancels the rest; so does
     Ctrl-C. What the tasks print is kept: see `palpable logs`.
@@ -88,8 +94,8 @@ def command(
             for count, line in enumerate(lines, 1):
                 error = line.future.exception()
                 if error is not None:
-                    return _fail(line, error)
-                sys.stdout.write(_as_line(line.future.result()))
+                    return _fail(line, error, as_json=as_json)
+                sys.stdout.write(_as_line(line, as_json=as_json))
                 if on_progress is not None:
                     on_progress(count)
     return 0
@@ -109,23 +115,31 @@ def _params(*, is_text: bool) -> Iterator[tuple[int, Any]]:
                 raise NotAsked(f"{error}. With --text lines are passed as they are.") from None
 
 
-def _as_line(value: Any) -> str:
+def _as_line(line: Line, *, as_json: bool) -> str:
     from palpable._cli.json_values import encode_json
-    from palpable._cli.outcomes import repr_of
+    from palpable._cli.outcomes import value_fields
 
-    try:
-        encoded = encode_json(value)
-    except (TypeError, ValueError):
-        encoded = encode_json(repr_of(value))
+    fields = value_fields(line.future.result())
+    if as_json:
+        encoded = encode_json({"line": line.number, "task_id": line.future.task_id, **fields})
+    else:
+        encoded = fields["result"] if "result" in fields else encode_json(fields["result_repr"])
     return f"{bytes(encoded).decode()}\n"
 
 
-def _fail(line: Line, error: BaseException) -> int:
-    """Say on stderr what became of a line; return the exit code."""
+def _fail(line: Line, error: BaseException, *, as_json: bool) -> int:
+    """Say what became of a line; return the exit code."""
     from palpable._cli.outcomes import error_exit_code, say_error
+    from palpable._wire.error_names import class_name
 
-    say_error(error, f"line {line.number}: ")
-    return error_exit_code(error)
+    exit_code = error_exit_code(error)
+    if as_json:
+        name = class_name(type(error)).removeprefix("builtins.")
+        what = {"error_type": name, "error_message": str(error), "exit_code": exit_code}
+        print_json({"line": line.number, "task_id": line.future.task_id, **what})
+    else:
+        say_error(error, f"line {line.number}: ")
+    return exit_code
 
 
 def _bar(is_wanted: bool, name: str) -> AbstractContextManager[Callable[[int], None] | None]:
