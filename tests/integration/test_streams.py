@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palpable import Client, Server
+from palpable import AsyncClient, Client, Server, current_task
 from palpable._connection.window import CHUNK_MAX, CHUNK_SECONDS
 from palpable.units.task_exceptions import NotPicklable, TaskCrashed
 from support import tasks
@@ -233,6 +234,51 @@ def test_a_quick_function_is_read_ahead_by_whole_chunks_and_no_more_than_the_win
     assert 50 < source.most_ahead <= most_tasks * CHUNK_MAX
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["iterable", "async iterable"])
+@pytest.mark.parametrize(
+    ("window", "chunksize", "most_ahead"), [(1, 50, 50), (20, 1, 20), (3, 7, 21), (1, "auto", CHUNK_MAX)]
+)
+def test_an_asynchronous_map_reads_no_further_ahead_than_its_window(
+    server: Server, is_async: bool, window: int, chunksize: Any, most_ahead: int
+) -> None:
+    async def main() -> int:
+        source = Source()
+
+        async def awaited() -> AsyncIterator[int]:
+            for number in source:
+                yield number
+
+        async with AsyncClient(server.address, server.family, server.authkey, isolation="worker") as client:
+            params = awaited() if is_async else source
+            results = client.imap(tasks.double, params, window=window, chunksize=chunksize)
+            for source.yielded in range(3000):
+                assert await anext(results) == source.yielded * 2
+            await results.aclose()
+        return source.most_ahead
+
+    # An asynchronous source is asked for one more while there is room, and that one comes when it comes.
+    assert asyncio.run(main()) <= most_ahead + is_async
+
+
+def test_a_task_may_say_how_far_its_own_map_reads_ahead(warm: Client) -> None:
+    def stream(count: int) -> tuple[int, int]:
+        read = yielded = most_ahead = total = 0
+
+        def params() -> Iterator[int]:
+            nonlocal read, most_ahead
+            for number in range(count):
+                read += 1
+                most_ahead = max(most_ahead, read - yielded)
+                yield number
+
+        for value in current_task().imap(abs, params(), window=4, chunksize=5):
+            yielded += 1
+            total += value
+        return total, most_ahead
+
+    assert warm.run(stream, 200) == (sum(range(200)), 20)
+
+
 def test_early_results_come_before_the_source_has_more(warm: Client) -> None:
     taken = threading.Event()
 
@@ -263,6 +309,27 @@ def test_memory_stays_flat_over_a_long_stream(tmp_path: Path, call: str) -> None
         grown = ours.memory_info().rss - before[0], theirs.memory_info().rss - before[1]
         results.close()
     assert max(grown) < 8 << 20
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_long_asynchronous_stream() -> None:
+    import psutil
+
+    async def main(server: Server) -> int:
+        ours, theirs = psutil.Process(), psutil.Process(server.pid)
+        async with AsyncClient(server.address, server.family, server.authkey) as client:
+            results = client.imap(tasks.double, itertools.count(), window=1000)
+            for _ in range(100_000):
+                await anext(results)
+            before = ours.memory_info().rss, theirs.memory_info().rss
+            for _ in range(400_000):
+                await anext(results)
+            grown = max(ours.memory_info().rss - before[0], theirs.memory_info().rss - before[1])
+            await results.aclose()
+        return grown
+
+    with Server(num_workers=2, isolation="worker", result_retention_capacity=1000) as server:
+        assert asyncio.run(main(server)) < 8 << 20
 
 
 def test_a_result_that_is_out_with_the_caller_is_held_by_nobody_else(client: Client) -> None:
