@@ -530,6 +530,16 @@ class ProcessesExited(Message, frozen=True, tag="exited"):
     exits: list[ProcessExit]
 
 
+class ProcessReplaced(Message, frozen=True, tag="replaced"):
+    """A task process has ended, and another one was forked in its place, which uses the same spool file.
+
+    The file descriptor that travels along is the server's end of the new one's sockets.
+    """
+
+    record: bytes
+    """How the old one ended, and the new one's pid; see `_zygote/replacement.py`."""
+
+
 # --- server to zygote --------------------------------------------------------------------------------------------
 
 
@@ -589,5 +599,5 @@ ServerAnswer = (
 )
 FromTaskProcess = ClientRequest | TaskEnded | TaskSaid | TaskProgressed
 ToTaskProcess = ServerAnswer | RunTasks
-FromZygote = ZygoteReady | ProcessesForked | ProcessesExited
+FromZygote = ZygoteReady | ProcessesForked | ProcessesExited | ProcessReplaced
 ToZygote = KeepAlive | EndProcess | PrepareModules

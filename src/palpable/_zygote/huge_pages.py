@@ -70,11 +70,11 @@ def move_there() -> None:
     with suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:  # elsewhere there is no /proc
         for start, end in _own_memory():
             for address in range(-(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end, HUGE_PAGE_BYTES):
-                if address + HUGE_PAGE_BYTES <= end and _count_pages(pagemap, address) >= MIN_PAGES:
+                if address + HUGE_PAGE_BYTES <= end and count_pages(pagemap, address) >= MIN_PAGES:
                     madvise(address, HUGE_PAGE_BYTES, _MADV_COLLAPSE)  # if not, the pages stay as they are
 
 
-def _count_pages(pagemap: io.FileIO, address: int) -> int:
+def count_pages(pagemap: io.FileIO, address: int) -> int:
     """Return how many of the pages in the place of a huge one are there."""
     pagemap.seek(address // PAGE_BYTES * 8)
     entries = memoryview(pagemap.read(HUGE_PAGE_BYTES // PAGE_BYTES * 8)).cast("Q")

@@ -16,7 +16,7 @@ import signal
 import sys
 import sysconfig
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -84,6 +84,10 @@ def calls_at_birth(gaps: list[range]) -> list[Call]:
     ]
 
 
+fork_or_minus_one: Callable[[], int] = _libc["fork"]
+"""As `fork` where `IS_FORK_BARE`, but returns -1 if there is no room for a process."""
+exit_now: Callable[[int], NoReturn] = _libc["_exit"]
+"""As `os._exit`, likewise. That, when first called, has the dynamic linker look for the C function: 10 pages."""
 dup2: Callable[[int, int], int] = _libc["dup2"]
 """As `os.dup2`, in a child that made `calls_at_birth`: cheaper there."""
 getppid: Callable[[], int] = _libc["getppid"]

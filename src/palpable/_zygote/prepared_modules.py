@@ -77,6 +77,11 @@ class PreparedModules:
                     return
             self._chains[name] = tuple(one for one in chain if one not in sys.modules)
 
+    def forget(self, name: str) -> None:
+        """Let go of that module, as if it had never been prepared."""
+        self._ready.pop(name, None)
+        self._chains.pop(name, None)
+
     def load(self, name: str) -> Any:
         """Return the module, imported if it was not.
 

@@ -33,36 +33,36 @@ class OwnChildren:
     """The children of the thread that made this object, for a process with one thread. One system call per look."""
 
     def __init__(self) -> None:
-        self._fd = -1
+        self.fd = -1
         try:
-            self._fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # not Linux, or a kernel without CONFIG_PROC_CHILDREN
             self._has_proc = os.path.isdir("/proc/self/task")
 
     def has_more_than(self, count: int) -> bool:
         """Whether there are more children than that, zombies included. As cheap as can be."""
-        if self._fd < 0:
+        if self.fd < 0:
             return self._has_proc and len(self.pids()) > count
         return self._read().count(b" ") > count
 
     def pids(self) -> set[int]:
         """The pids of all children, zombies included."""
-        if self._fd < 0:
+        if self.fd < 0:
             return _children_by_stat() if self._has_proc else set()
         return set(map(int, self._read().split()))
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     def _read(self) -> bytes:
-        data = os.pread(self._fd, _READ_BYTES, 0)
+        data = os.pread(self.fd, _READ_BYTES, 0)
         if len(data) < 2048:  # the kernel hands out a page at most at a time, so this was all
             return data
         pieces = [data]
         position = len(data)
-        while piece := os.pread(self._fd, _READ_BYTES, position):
+        while piece := os.pread(self.fd, _READ_BYTES, position):
             pieces.append(piece)
             position += len(piece)
         return b"".join(pieces)

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from _socket import SCM_RIGHTS, SOL_SOCKET, socket, socketpair  # without the enums of `socket`: cheaper
-from collections.abc import Set
+from collections.abc import Callable, Set
 from importlib import import_module
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any, NoReturn
@@ -32,9 +32,10 @@ from palpable._wire.messages import (
     ToZygote,
     ZygoteReady,
 )
-from palpable._zygote import fork_hooks, hot_memory, huge_pages, os_calls, output, reseed
+from palpable._zygote import fork_hooks, hot_memory, huge_code, huge_pages, os_calls, output, reseed
 from palpable._zygote.import_costs import ImportClock
 from palpable._zygote.preloading import ThreadStarted, preload, source_files
+from palpable._zygote.replacement import read_replacement
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.spools import Spools
 from palpable._zygote.strays import OwnChildren, kill_strays
@@ -133,6 +134,25 @@ def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoRet
     os.execv(sys.executable, arguments)
 
 
+class Books:
+    """What the zygote knows of its task processes, and what it is to do about them.
+
+    Attributes:
+        alive: the spool file of each live task process, by pid.
+        kill_at: when to kill those that were asked to end.
+        count, slack: as in `KeepAlive`.
+        fork_again_at: after a fork that failed; else 0.
+    """
+
+    __slots__ = ("alive", "count", "fork_again_at", "kill_at", "slack")
+
+    def __init__(self) -> None:
+        self.alive: dict[int, tuple[str, int]] = {}
+        self.kill_at: dict[int, float] = {}
+        self.count = self.slack = 0
+        self.fork_again_at = 0.0
+
+
 class Zygote:
     """Forks task processes, waits for them, ends them.
 
@@ -146,11 +166,7 @@ class Zygote:
         self._control = control
         self._reader: FrameReader[Any] = FrameReader(ToZygote)
         self._spools = Spools(settings.spool_folder, settings.name)
-        self._alive: dict[int, tuple[str, int]] = {}
-        """The spool file of each live task process, by pid."""
-        self._kill_at: dict[int, float] = {}
-        self._count = self._slack = 0
-        self._fork_again_at = 0.0
+        self._books = Books()
         self._pid = os.getpid()
         self._clock = ImportClock()
         self._children = OwnChildren()
@@ -161,7 +177,8 @@ class Zygote:
         self._prepare()
         self._send(ready)
         while True:
-            self._run_once()
+            if not self._brief_turn():
+                self._run_once()
 
     def _prepare(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
@@ -195,9 +212,29 @@ class Zygote:
         trial = trial_frame()
         rehearse(self._task_process, trial)
         self._fork_process = hot_memory.copy_of(os_calls.fork)
-        self._live = make_life(self._task_process, SOCKET_FD, self._pid, calls_at_birth, os._exit, trial)
+        self._live = make_life(self._task_process, SOCKET_FD, self._pid, calls_at_birth, os_calls.exit_now, trial)
+        self._brief_turn = self._make_brief_turn()
         gc.freeze()
         huge_pages.move_there()
+        huge_code.move_there()
+
+    def _make_brief_turn(self) -> Callable[[], bool]:
+        from palpable._zygote.brief_turn import CAN_BE_BRIEF, make_forker, make_turn
+        from palpable._zygote.rehearsal import rehearse_fork
+
+        if not CAN_BE_BRIEF or self._children.fd < 0 or fork_hooks.before or fork_hooks.after_in_parent:
+            return lambda: False
+        rehearse_fork()
+        return make_turn(
+            self._books,
+            self._control.fileno(),
+            self._child_signal.fd,
+            self._children.fd,
+            make_forker(os_calls.fork_or_minus_one, self._live, self._task_process.fail),
+            kill_strays=lambda: kill_strays(self._books.alive, find=self._children.pids),
+            on_not_forked=self._on_not_replaced,
+            send_rest=self._send_rest,
+        )
 
     def _run_once(self) -> None:
         """One turn: wait, then
@@ -212,17 +249,17 @@ class Zygote:
                 os.read(fd, SIGNAL_BYTES)
             else:
                 self._read()
-        if self._kill_at:
+        if self._books.kill_at:
             self._kill_overdue()
         if exits := self._collect_exits():
             self._send(ProcessesExited(exits=exits))
-        while self._count - len(self._alive) > self._slack and self._fork_missing():
+        while self._books.count - len(self._books.alive) > self._books.slack and self._fork_missing():
             pass
 
     def _wait_milliseconds(self) -> float | None:
-        moments = list(self._kill_at.values())
-        if self._fork_again_at:
-            moments.append(self._fork_again_at)
+        moments = list(self._books.kill_at.values())
+        if self._books.fork_again_at:
+            moments.append(self._books.fork_again_at)
         if not moments:
             return None
         return max(0.0, min(moments) - time.monotonic()) * 1000 + 1
@@ -239,7 +276,7 @@ class Zygote:
             self._end_all()
         for message in messages:
             if isinstance(message, KeepAlive):
-                self._count, self._slack = message.count, message.slack
+                self._books.count, self._books.slack = message.count, message.slack
             elif isinstance(message, EndProcess):
                 self._end(message)
             else:
@@ -263,18 +300,18 @@ class Zygote:
 
     def _fork_missing(self) -> bool:
         """Fork what is missing, at most `MAX_BURST`, and announce it; return False if there is no room for more now."""
-        if self._fork_again_at:
-            if self._fork_again_at > time.monotonic():
+        if self._books.fork_again_at:
+            if self._books.fork_again_at > time.monotonic():
                 return False
-            self._fork_again_at = 0.0
+            self._books.fork_again_at = 0.0
         forked: list[tuple[int, str, tuple[socket, socket]]] = []
         # Between two forks as little as possible is done: each makes all memory shared again.
-        for _ in range(min(self._count - len(self._alive), MAX_BURST)):
+        for _ in range(min(self._books.count - len(self._books.alive), MAX_BURST)):
             try:
                 forked.append(self._fork())
             except OSError as error:
                 print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
-                self._fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
+                self._books.fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
                 break
         if not forked:
             return False
@@ -283,7 +320,7 @@ class Zygote:
         for _, _, ends in forked:
             for end in ends:
                 end.close()
-        return not self._fork_again_at
+        return not self._books.fork_again_at
 
     def _fork(self) -> tuple[int, str, tuple[socket, socket]]:
         """Fork one task process; return its pid, the name of its spool file, and both ends of its socket pair.
@@ -312,30 +349,44 @@ class Zygote:
                 self._task_process.fail(error)
         if fork_hooks.after_in_parent:
             fork_hooks.run(fork_hooks.after_in_parent)
-        self._alive[pid] = spool
+        self._books.alive[pid] = spool
         return pid, spool[0], (ours, theirs)
+
+    def _on_not_replaced(self, record: bytes, spool: tuple[str, int]) -> None:
+        """A process has ended, and the system has no room for another one now."""
+        self._spools.give_back(spool)
+        self._books.fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
+        self._send(ProcessesExited(exits=[read_replacement(record)[0]]))
+
+    def _send_rest(self, frame: bytearray, sent: int) -> None:
+        if sent < 0:
+            self._end_all()
+        try:
+            self._control.sendall(memoryview(frame)[sent:])
+        except ConnectionError:
+            self._end_all()
 
     # --- ending ---------------------------------------------------------------------------------------------------
 
     def _end(self, order: EndProcess) -> None:
         """Begin to end a process; `_kill_overdue` goes on if need be, and `_collect_exits` sees to what it leaves."""
         pid = order.pid
-        if pid not in self._alive:
+        if pid not in self._books.alive:
             return  # it has ended meanwhile
         if order.grace_seconds <= 0:
             self._signal_group(pid, SIGKILL)
             return
         kill_at = time.monotonic() + order.grace_seconds
-        if pid in self._kill_at:
-            self._kill_at[pid] = min(self._kill_at[pid], kill_at)
+        if pid in self._books.kill_at:
+            self._books.kill_at[pid] = min(self._books.kill_at[pid], kill_at)
             return
-        self._kill_at[pid] = kill_at
+        self._books.kill_at[pid] = kill_at
         self._signal_group(pid, SIGTERM)
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for pid in [pid for pid, moment in self._kill_at.items() if moment <= now]:
-            del self._kill_at[pid]
+        for pid in [pid for pid, moment in self._books.kill_at.items() if moment <= now]:
+            del self._books.kill_at[pid]
             self._signal_group(pid, SIGKILL)
 
     def _signal_group(self, pid: int, number: int) -> None:
@@ -351,18 +402,18 @@ class Zygote:
         """Reap every task process that has ended, kill what it left, and return how it ended."""
         exits = []
         while pid := _find_ended():
-            spool = self._alive.get(pid)
+            spool = self._books.alive.get(pid)
             if spool is None:  # a stray that could not be killed in time, and has ended now
                 os.waitpid(pid, 0)
                 continue
             # The zombie still holds the group's number: no other group can have it.
             self._signal_group(pid, SIGKILL)
             _, wait_status, usage = os.wait4(pid, 0)
-            del self._alive[pid]
-            self._kill_at.pop(pid, None)
+            del self._books.alive[pid]
+            self._books.kill_at.pop(pid, None)
             strays = 0
-            if self._children.has_more_than(len(self._alive)):
-                strays = kill_strays(self._alive, find=self._children.pids)
+            if self._children.has_more_than(len(self._books.alive)):
+                strays = kill_strays(self._books.alive, find=self._children.pids)
             self._spools.give_back(spool)
             exits.append(
                 ProcessExit(
@@ -377,9 +428,9 @@ class Zygote:
 
     def _end_all(self) -> NoReturn:
         """The server is gone: kill every task process and what it leaves, and exit."""
-        for pid in self._alive:
+        for pid in self._books.alive:
             self._signal_group(pid, SIGKILL)
-        for pid in self._alive:
+        for pid in self._books.alive:
             os.waitpid(pid, 0)
         kill_strays((), find=self._children.pids)
         os._exit(0)

@@ -29,8 +29,10 @@ from palpable._wire.messages import (
     ProcessesExited,
     ProcessesForked,
     ProcessExit,
+    ProcessReplaced,
     ZygoteReady,
 )
+from palpable._zygote.replacement import read_replacement
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.strays import MARK, children, has_mark, kill_strays
 
@@ -78,7 +80,8 @@ class ZygoteHandle:
         self._ready: ZygoteReady | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._has_died = False
-        self._alive: set[int] = set()
+        self._alive: dict[int, str] = {}
+        """The paths of the spool files of all task processes, by pid."""
         self._mark = ""
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -226,16 +229,19 @@ class ZygoteHandle:
         return True
 
     def _dispatch(self, message: FromZygote) -> None:
-        if isinstance(message, ProcessesForked):
-            self._alive.update(message.pids)
-            self._on_forked(
-                [
-                    (pid, self._next_socket(), os.path.join(self._settings.spool_folder, spool))
-                    for pid, spool in zip(message.pids, message.spools, strict=True)
-                ]
-            )
+        if isinstance(message, ProcessReplaced):
+            process_exit, pid = read_replacement(message.record)
+            spool_path = self._alive[pid] = self._alive.pop(process_exit.pid)
+            self._on_exited([process_exit])
+            self._on_forked([(pid, self._next_socket(), spool_path)])
+        elif isinstance(message, ProcessesForked):
+            folder = self._settings.spool_folder
+            paths = [os.path.join(folder, spool) for spool in message.spools]
+            self._alive.update(zip(message.pids, paths, strict=True))
+            self._on_forked([(pid, self._next_socket(), self._alive[pid]) for pid in message.pids])
         elif isinstance(message, ProcessesExited):
-            self._alive.difference_update(exit.pid for exit in message.exits)
+            for process_exit in message.exits:
+                self._alive.pop(process_exit.pid, None)
             self._on_exited(message.exits)
         else:
             self._ready = message
