@@ -15,6 +15,7 @@ import pytest
 from palpable._store.sqlite_store import SqliteStore
 from palpable._store.store import Batch, TaskRow, TaskState
 from stress.storm import aftermath
+from stress.storm.behaviours import line_of
 from stress.storm.checker import check
 from stress.storm.history import Fault, History, Told
 from stress.storm.stored import StoredFile, StoredTask, read_store
@@ -97,6 +98,26 @@ class Plot:
         event = {"labels": ["c1-1-1"], "answer": answer, "reconnects": True, "by": "map", "value": ""}
         self.history.failed_maps.append({"since": 10.0, "at": 11.0, **event})
 
+    def purge(self, at: float, *states: str, older_than: float) -> None:
+        """Note a purge that was answered at once."""
+        facts = {"at": at, "states": states, "older_than_seconds": older_than, "count": 1, "ended": at + 0.01}
+        self.history.purges[f"p{at}"] = facts
+
+    def remove(self, task: StoredTask) -> None:
+        """Take a task out of the store."""
+        self.history.file.tasks.remove(task)
+        del self.history.tasks[task.task_id]
+
+    def retry(self, task: StoredTask, new_task_id: str | None) -> None:
+        """Note a retry that was answered at once."""
+        event = {"label": self.label(task), "task_id": task.task_id, "at": 10.4, "ended": 10.41}
+        self.history.retries.append({**event, "new_task_id": new_task_id, "why": ""})
+
+    def follow(self, task: StoredTask, text: str) -> None:
+        """Note what somebody saw who followed a task to its end."""
+        event = {"label": self.label(task), "task_id": task.task_id, "since": 10.0, "at": 10.4, "text": text}
+        self.history.followed.append(event)
+
     @staticmethod
     def label(task: StoredTask) -> str:
         return f"c1-1-{task.sequence}"
@@ -151,6 +172,29 @@ def test_an_attempt_that_was_killed_before_it_began_is_as_it_should_be(plot: Plo
     plot.history.started.clear()
     plot.start(task, 2, 10.15, how="returned")
     plot.strike("kill server", 10.05)
+    assert check(plot.history) == []
+
+
+def test_what_was_purged_may_be_gone(plot: Plot) -> None:
+    for task in (plot.task(), plot.task(outcome="cancelled"), plot.task(key="k")):
+        plot.cancel(task, 10.25, is_cancelled=task.outcome == "cancelled")
+        plot.remove(task)
+        plot.tell(task, 21.5, "unknown")
+    plot.purge(21.0, "succeeded", "cancelled", older_than=10.0)
+    assert check(plot.history) == []
+
+
+def test_a_task_that_failed_and_is_run_again_as_another_is_as_it_should_be(plot: Plot) -> None:
+    old, new = plot.task(outcome="error"), plot.task(10.5, outcome="error")
+    plot.history.started[new.task_id][0]["label"] = plot.label(old)
+    plot.retry(old, new.task_id)
+    assert check(plot.history) == []
+
+
+def test_a_log_that_was_followed_to_the_end_is_as_it_should_be(plot: Plot) -> None:
+    task = plot.task()
+    _print(plot, task)
+    plot.follow(task, f"{line_of(task.value)}\n")
     assert check(plot.history) == []
 
 
@@ -349,6 +393,78 @@ def _lose_a_followup(plot: Plot) -> None:
     task.value["followups"] = ["t99"]
 
 
+# --- upkeep -------------------------------------------------------------------------------------------------------
+
+
+def _purge_what_is_too_young(plot: Plot) -> None:
+    plot.remove(plot.task())
+    plot.purge(19.0, "succeeded", older_than=10.0)
+
+
+def _purge_another_state(plot: Plot) -> None:
+    plot.remove(plot.task())
+    plot.purge(40.0, "failed", older_than=10.0)
+
+
+def _bring_back_what_was_purged(plot: Plot) -> None:
+    task = plot.task()
+    plot.remove(task)
+    plot.purge(21.0, "succeeded", older_than=10.0)
+    plot.history.told.append(Told(plot.label(task), task.task_id, "result", 22.0, 22.1, "succeeded", task.value))
+
+
+def _purge_in_words_only(plot: Plot) -> None:
+    plot.task()
+    plot.purge(21.0, "succeeded", older_than=10.0)
+
+
+def _refuse_a_retry(plot: Plot) -> None:
+    plot.retry(plot.task(outcome="error"), None)
+
+
+def _retry_what_succeeded(plot: Plot) -> None:
+    task, new = plot.task(), plot.task(10.5)
+    plot.retry(task, new.task_id)
+
+
+def _lose_a_retried_task(plot: Plot) -> None:
+    plot.retry(plot.task(outcome="error"), "t99")
+
+
+def _run_a_task_twice_as_two(plot: Plot) -> None:
+    task, double = plot.task(), plot.task(10.5)
+    plot.history.started[double.task_id][0]["label"] = plot.label(task)
+
+
+def _retry_twice_at_once(plot: Plot) -> None:
+    task, *new = plot.task(outcome="error"), plot.task(10.5, outcome="error"), plot.task(10.6, outcome="error")
+    for one in new:
+        plot.history.started[one.task_id][0]["label"] = plot.label(task)
+    plot.retry(task, new[0].task_id)
+
+
+def _print(plot: Plot, task: StoredTask) -> None:
+    plot.history.ended[task.task_id][0]["pid"] = task.value["pid"]
+
+
+def _leave_a_gap_in_a_log(plot: Plot) -> None:
+    task = plot.task()
+    _print(plot, task)
+    plot.follow(task, "")
+
+
+def _say_a_line_twice(plot: Plot) -> None:
+    task = plot.task()
+    _print(plot, task)
+    plot.follow(task, f"{line_of(task.value)}\n{line_of(task.value)}\n")
+
+
+def _mix_two_logs(plot: Plot) -> None:
+    task, other = plot.task(), plot.task()
+    _print(plot, task)
+    plot.follow(task, f"{line_of(task.value)}\n{line_of(other.value)}\n")
+
+
 # --- order and the rest -------------------------------------------------------------------------------------------
 
 
@@ -421,6 +537,18 @@ PLANTED: list[tuple[Callable[[Plot], None], str]] = [
     (_reject, "a task was rejected"),
     (_lose_output, "what a task printed is lost"),
     (_lose_a_followup, "a follow-up is lost"),
+    (_purge_what_is_too_young, "an accepted task is lost"),
+    (_purge_another_state, "an accepted task is lost"),
+    (_bring_back_what_was_purged, "a purged task is there"),
+    (_purge_in_words_only, "a purged task is there"),
+    (_refuse_a_retry, "a retry was refused without a reason"),
+    (_retry_what_succeeded, "a task was retried that had succeeded"),
+    (_lose_a_retried_task, "a retried task is lost"),
+    (_run_a_task_twice_as_two, "a task ran that nobody asked for"),
+    (_retry_twice_at_once, "a task ran that nobody asked for"),
+    (_leave_a_gap_in_a_log, "a followed log has gaps"),
+    (_say_a_line_twice, "a followed log says something twice"),
+    (_mix_two_logs, "a followed log holds what another task printed"),
     (_overtake_an_older_one, "a task was overtaken"),
     (_overtake_a_dearer_one, "a task was overtaken"),
     (_fail_a_start, "a server did not start"),

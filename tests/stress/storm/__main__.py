@@ -6,6 +6,7 @@ python -m stress.storm --seed 7 --kills 500
 from __future__ import annotations
 
 import argparse
+import random
 import secrets
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stress.storm.place import KINDS
 from stress.storm.run import Storm
 
 
@@ -30,12 +32,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=30.0, help="at most")
+    parser.add_argument("--over", choices=KINDS, help="how clients connect [drawn with the seed]")
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between two faults, on average")
     parser.add_argument("--report", type=Path, help="write the report to this file, too")
     parser.add_argument("--folder", type=Path, help="where the records go; there is none of that name yet")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all records, also of a clean run")
     arguments = parser.parse_args()
-    print(f"storm with seed {arguments.seed}", flush=True)
+    over = arguments.over or random.Random(arguments.seed).choice(KINDS)
+    print(f"storm with seed {arguments.seed}, over {over}", flush=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that what was started is ended
     folder = _make_folder(arguments.folder)
     storm = Storm(
@@ -45,6 +49,7 @@ def main() -> int:
         clients=arguments.clients,
         most_seconds=arguments.minutes * 60,
         mean_pause_seconds=arguments.pause,
+        over=over,
     )
     report, findings = storm.run()
     print(report)

@@ -93,7 +93,7 @@ def compare_with_a_fresh_server(keeper: ServerKeeper, folder: Path) -> Iterator[
 
 def _exercise(keeper: ServerKeeper, folder: Path) -> None:
     """Have a server run a little of everything, so that what it keeps for the next time is there."""
-    with Client(keeper.address, "AF_UNIX", (folder / "authkey").read_bytes()) as client:
+    with keeper.place.client((folder / "authkey").read_bytes()) as client:
         pid = client.get_status()["pid"]
         for isolation in ISOLATIONS:
             jobs = [Job(str(folder), f"exercise-{pid}-{isolation}-{number}", "quick") for number in range(40)]
@@ -135,11 +135,11 @@ def _marked(marks: list[str]) -> dict[int, str]:
     return found
 
 
-def find_files(temporary: Path, address: str) -> Iterator[str]:
+def find_files(temporary: Path, address: str | tuple[str, int]) -> Iterator[str]:
     """Yield the files that are left in the folder for temporary files, the socket, and shared memory of ours."""
     for path in sorted(temporary.rglob("*")):
         yield f"file {path.relative_to(temporary)} in the folder for temporary files"
-    if os.path.lexists(address):
+    if isinstance(address, str) and os.path.lexists(address):
         yield "the socket of the server"
     for path in Path("/dev/shm").glob("palpable*"):
         yield f"shared memory {path.name}"

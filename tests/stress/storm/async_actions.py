@@ -19,6 +19,7 @@ from stress.storm.answers import REFUSED, UNFINISHED, answer_of_result, awaited_
 from stress.storm.behaviours import perform
 from stress.storm.client_actions import PATIENCE_SECONDS, PAUSE_SECONDS
 from stress.storm.client_record import ClientRecord
+from stress.storm.place import Place
 from stress.storm.workload import Wish, draw_wish
 
 CALLS_AT_ONCE = 3
@@ -118,12 +119,12 @@ async def _connect(client: AsyncClient) -> None:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def work(folder: Path, name: str, rng: random.Random, address: str, is_over: Callable[[], bool]) -> None:
+async def work(folder: Path, name: str, rng: random.Random, place: Place, is_over: Callable[[], bool]) -> None:
     """Settle what a predecessor left, and work until it is over."""
     record = ClientRecord(folder / f"client-{name}a.jsonl", f"{name}a", reconnects=True)
     record.log.write("born", reconnects=True)
     authkey = (folder / "authkey").read_bytes()
-    async with AsyncClient(address, "AF_UNIX", authkey, reconnect_seconds=RECONNECT_SECONDS) as client:
+    async with place.async_client(authkey, reconnect_seconds=RECONNECT_SECONDS) as client:
         await _connect(client)
         actions = AsyncActions(client, record, folder, rng)
         for one in record.unanswered():

@@ -8,6 +8,7 @@ from stress.storm.rules_of_answers import check_answers
 from stress.storm.rules_of_attempts import check_attempts
 from stress.storm.rules_of_order import check_order
 from stress.storm.rules_of_servers import check_servers
+from stress.storm.rules_of_upkeep import check_upkeep
 
 
 def check(history: History) -> list[Finding]:
@@ -19,4 +20,5 @@ def check(history: History) -> list[Finding]:
         *check_answers(history),
         *check_attempts(history),
         *check_order(history),
+        *check_upkeep(history),
     ]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from palpable import Client, TaskFuture
 from palpable.units.option_levels import task_id_for_key
-from palpable.units.task_exceptions import ServerUnreachable
+from palpable.units.task_exceptions import PalpableError, ServerUnreachable, UnknownTask
 from palpable.units.task_options import Isolation
 from stress.storm.answers import REFUSED, SILENCE, UNFINISHED, UNKNOWN, UNREACHABLE, answer_of, answer_of_result
 from stress.storm.behaviours import Perform, perform
@@ -30,6 +30,8 @@ ASK_AGAIN_SECONDS = 0.02
 SETTLE_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 """A client that was refused waits so long before it goes on."""
+PURGED_AGES = (6.0, 15.0)
+"""What is purged ended so many seconds ago, at least."""
 KEYS = 400
 """So many idempotency keys are shared by all clients."""
 CHILDLESS = ("quick", "slow", "printing", "once")
@@ -53,6 +55,9 @@ class Actions:
             (10, self.keep_the_result),
             (14, self.cancel_one),
             (10, self.use_a_key),
+            (8, self.retry_one),
+            (8, self.follow_one),
+            (4, self.purge_some),
         ]
 
     def act(self) -> None:
@@ -159,6 +164,47 @@ class Actions:
         with suppress(ServerUnreachable):  # likewise
             self._record.cancelled(label, task_id, since, self._client.cancel(task_id))
         self._told_or_raise(label, task_id, "future", lambda: future.result(PATIENCE_SECONDS))
+
+    def retry_one(self) -> None:
+        """Wait until a task has failed, most likely, and have it run again as a new task."""
+        wish = self._wish("submit", ("failing", "failing", "doomed", "quick"))
+        label, future = wish.job.label, self._submit(wish)
+        task_id = future.task_id
+        self._told_or_raise(label, task_id, "future", lambda: future.result(PATIENCE_SECONDS))
+        since = time.monotonic()
+        self._record.retries(label, task_id)
+        try:
+            (new_id,) = self._client.retry([task_id])
+        except ServerUnreachable:
+            raise
+        except PalpableError as error:
+            self._record.retried(label, task_id, since, None, repr(error))
+            time.sleep(PAUSE_SECONDS)
+            return
+        self._record.retried(label, task_id, since, new_id)
+        if new_id is not None:
+            self._told_or_raise(label, new_id, "result", lambda: self._client.result(new_id, PATIENCE_SECONDS))
+
+    def follow_one(self) -> None:
+        """Follow what a task prints, from before it begins to its end."""
+        wish = self._wish("submit", ("printing",))
+        label, future = wish.job.label, self._submit(wish)
+        since = time.monotonic()
+        try:
+            text = "".join(self._client.logs(future.task_id, follow=True))
+        except UnknownTask:  # refused
+            pass
+        else:
+            self._record.followed(label, future.task_id, since, text)
+        self._told_or_raise(label, future.task_id, "future", lambda: future.result(PATIENCE_SECONDS))
+
+    def purge_some(self) -> None:
+        """Have tasks forgotten that ended some time ago: longer than any client is away."""
+        states = self._rng.choice((["failed"], ["cancelled"], ["failed", "cancelled"], ["succeeded"]))
+        age_seconds = self._rng.uniform(*PURGED_AGES)
+        since = time.monotonic()
+        number = self._record.purges(states, age_seconds)
+        self._record.purged(number, since, self._client.purge(states, age_seconds))
 
     def use_a_key(self) -> None:
         """Submit what others may have submitted already, under the same key."""

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from stress.storm.place import Place
+
 FINISH_SECONDS = 100.0
 """So long clients may take to ask for what they were not told yet."""
 
@@ -22,13 +24,13 @@ class ClientCrew:
     Args:
         folder: of the storm.
         seed: of the storm; each process gets one of its own.
-        addresses: where they connect to, by chance.
+        places: where they connect to, by chance.
     """
 
-    def __init__(self, folder: Path, seed: int, addresses: list[str], count: int) -> None:
+    def __init__(self, folder: Path, seed: int, places: list[Place], count: int) -> None:
         self._folder = folder
         self._seed = seed
-        self._addresses = addresses
+        self._places = places
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._generations: dict[str, int] = {f"c{number}": 0 for number in range(count)}
 
@@ -80,7 +82,7 @@ class ClientCrew:
         command = [sys.executable, "-m", "stress.storm.client_process", str(self._folder), name, seed, str(os.getpid())]
         with open(self._folder / f"client-{name}.err", "ab") as errors:
             self._processes[name] = subprocess.Popen(
-                [*command, *self._addresses],
+                [*command, *(place.word() for place in self._places)],
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

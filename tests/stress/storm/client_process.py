@@ -1,6 +1,6 @@
 """A client of the storm: a process that works until the file `finish` is there, and may be killed at any moment.
 
-    python -m stress.storm.client_process FOLDER NAME SEED PARENT_PID ADDRESS ...
+    python -m stress.storm.client_process FOLDER NAME SEED PARENT_PID PLACE ...
 
 It notes everything it asks for and is told. By chance its client connects again by itself when its connection breaks;
 else it makes a new client and asks by task id for what is unanswered, or submits it again under its key. So does the
@@ -26,6 +26,7 @@ from stress.storm import async_actions
 from stress.storm.client_actions import Actions
 from stress.storm.client_record import ClientRecord, Unanswered
 from stress.storm.job import Job
+from stress.storm.place import Place, place_of
 from stress.storm.workload import Wish
 
 THREADS = 2
@@ -38,11 +39,11 @@ RECONNECT_SECONDS = 60.0
 class ClientProcess:
     """One client, its threads, and the connections it makes."""
 
-    def __init__(self, folder: Path, name: str, seed: str, addresses: list[str]) -> None:
+    def __init__(self, folder: Path, name: str, seed: str, places: list[Place]) -> None:
         self._folder = folder
         self._name = name
         self._rng = random.Random(seed)
-        self._addresses = addresses
+        self._places = places
         self._authkey = (folder / "authkey").read_bytes()
         self._reconnects = self._rng.random() < 0.6
         self._record = ClientRecord(folder / f"client-{name}.jsonl", name, reconnects=self._reconnects)
@@ -78,7 +79,7 @@ class ClientProcess:
     def _work_in_asyncio(self) -> None:
         """Use the server by an `AsyncClient`, beside the others."""
         rng = random.Random(self._rng.random())
-        work = async_actions.work(self._folder, self._name, rng, rng.choice(self._addresses), lambda: self._is_over)
+        work = async_actions.work(self._folder, self._name, rng, rng.choice(self._places), lambda: self._is_over)
         try:
             asyncio.run(work)
         except BaseException as error:
@@ -94,8 +95,7 @@ class ClientProcess:
         deadline = time.monotonic() + GIVE_UP_SECONDS
         reconnect_seconds = RECONNECT_SECONDS if self._reconnects else 0.0
         while True:
-            address = self._rng.choice(self._addresses)
-            client = Client(address, "AF_UNIX", self._authkey, reconnect_seconds=reconnect_seconds)
+            client = self._rng.choice(self._places).client(self._authkey, reconnect_seconds=reconnect_seconds)
             try:
                 client.get_status()
                 return client
@@ -146,11 +146,11 @@ def _wish_of(one: Unanswered, folder: Path) -> Wish:
 
 def main() -> int:
     """Run a client as the command line says."""
-    folder, name, seed, parent, *addresses = sys.argv[1:]
+    folder, name, seed, parent, *words = sys.argv[1:]
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a storm that was killed tells nobody to finish
     if os.getppid() != int(parent):
         return 1
-    return ClientProcess(Path(folder), name, seed, addresses).run()
+    return ClientProcess(Path(folder), name, seed, [place_of(word) for word in words]).run()
 
 
 if __name__ == "__main__":

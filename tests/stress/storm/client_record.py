@@ -81,6 +81,29 @@ class ClientRecord:
         """Note what a cancel said."""
         self.log.write("cancelled", label=label, task_id=task_id, since=since, is_cancelled=is_cancelled)
 
+    def purges(self, states: list[str], older_than_seconds: float) -> int:
+        """Note, before it is done, a purge; return its number."""
+        number = next(self._numbers)
+        name = f"{self.name}-{self._generation}-{number}"
+        self.log.write("purges", purge=name, states=states, older_than_seconds=older_than_seconds)
+        return number
+
+    def purged(self, number: int, since: float, count: int) -> None:
+        """Note what a purge said."""
+        self.log.write("purged", purge=f"{self.name}-{self._generation}-{number}", since=since, count=count)
+
+    def retries(self, label: str, task_id: str) -> None:
+        """Note, before it is done, that a task is to be run again as a new one."""
+        self.log.write("retries", label=label, task_id=task_id)
+
+    def retried(self, label: str, task_id: str, since: float, new_task_id: str | None, why: str = "") -> None:
+        """Note what that said: the id of the new task; None, with `why` if it was refused."""
+        self.log.write("retried", label=label, task_id=task_id, since=since, new_task_id=new_task_id, why=why)
+
+    def followed(self, label: str, task_id: str, since: float, text: str) -> None:
+        """Note what a task printed, as its client saw it, to the end."""
+        self.log.write("followed", label=label, task_id=task_id, since=since, text=text)
+
     def unanswered(self) -> list[Unanswered]:
         """Return what this client or one before it under its name was not told the end of, and can still ask for."""
         asked: dict[str, dict[str, Any]] = {}

@@ -5,6 +5,7 @@ Times are monotonic seconds; those of the store are brought to the same clock.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,13 @@ from stress.storm.stored import StoredFile, StoredTask, read_store
 Event = dict[str, Any]
 ANY_KILL = SERVER_ENDS | {"kill zygote", "kill task process"}
 """Faults by which an attempt can end, or never begin."""
+PURGE_SLACK_SECONDS = 0.05
+"""A task notes its end before the server hears of it, and the server's clock and ours are read one after the other."""
+
+
+def state_of(outcome: str) -> str:
+    """Return the final state of tasks with that outcome."""
+    return outcome if outcome in ("succeeded", "cancelled") else "failed"
 
 
 class Told(NamedTuple):
@@ -68,6 +76,11 @@ class History:
     told: list[Told] = field(default_factory=list)
     cancels: list[Event] = field(default_factory=list)
     failed_maps: list[Event] = field(default_factory=list)
+    purges: dict[str, Event] = field(default_factory=dict)
+    """By name; with `count`, and `ended`, the moment of the answer, if there was one."""
+    retries: list[Event] = field(default_factory=list)
+    """Likewise with what was answered: `new_task_id`, `why` and `ended`."""
+    followed: list[Event] = field(default_factory=list)
     started: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     ended: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     crashed: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -123,6 +136,27 @@ class History:
             if fault.name in wanted and has_ended and fault.began <= until and fault.ended >= since:
                 yield fault
 
+    def purges_of(self, task_id: str, outcome: str = "") -> list[Event]:
+        """Return the purges that may have removed a task.
+
+        Those that were over only when it may have ended so long ago as they ask for.
+
+        Args:
+            outcome: how it ended; "": that is not known.
+        """
+        signs = [*self.started.get(task_id, ()), *self.ended.get(task_id, ())]
+        alive_at = max((event["at"] for event in signs), default=0.0)
+        return [
+            purge
+            for purge in self.purges.values()
+            if alive_at <= purge.get("ended", math.inf) - purge["older_than_seconds"] + PURGE_SLACK_SECONDS
+            and (not outcome or state_of(outcome) in purge["states"])
+        ]
+
+    def was_purged(self, task_id: str, outcome: str = "") -> bool:
+        """Whether a task is not stored for that reason."""
+        return task_id not in self.tasks and bool(self.purges_of(task_id, outcome))
+
     def monotonic(self, utc: float | None) -> float | None:
         """Return a moment of the store on the clock of the events."""
         return None if utc is None else utc - self.utc_offset
@@ -172,6 +206,17 @@ def _add_client_event(history: History, client: str, event: Event) -> None:
             history.told.append(Told(**facts))
         case "cancels" | "cancelled":
             history.cancels.append(event)
+        case "purges":
+            history.purges[event["purge"]] = event
+        case "purged":
+            history.purges[event["purge"]].update(count=event["count"], ended=event["at"])
+        case "retries":
+            history.retries.append(event)
+        case "retried":
+            asked = next(one for one in reversed(history.retries) if one["task_id"] == event["task_id"])
+            asked.update(new_task_id=event["new_task_id"], why=event["why"], ended=event["at"])
+        case "followed":
+            history.followed.append(event)
         case "map failed":
             history.failed_maps.append(event)
         case "client failed":

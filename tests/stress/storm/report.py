@@ -23,6 +23,8 @@ class Run(NamedTuple):
     kills: int
     struck: Counter[str]
     clients: int
+    over: str
+    """How clients connected."""
     seconds: float
     left_out: list[str]
     """Faults that could not be, with the reason."""
@@ -38,9 +40,9 @@ def make_report(run: Run, history: History, findings: list[Finding]) -> str:
         f"# Storm of {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC",
         "",
         f"- commit {_commit()}, Python {platform.python_version()}, {platform.system()} {platform.release()}",
-        f'- again: `make storm STORM_ARGS="--seed {run.seed} --kills {run.kills}"`',
-        f"- {run.kills} kills in {run.seconds:.0f} s, {run.clients} clients, {len(history.server_starts)} starts of "
-        f"the server, {history.file.boots} openings of the store",
+        f'- again: `make storm STORM_ARGS="--seed {run.seed} --kills {run.kills} --over {run.over}"`',
+        f"- {run.kills} kills in {run.seconds:.0f} s, {run.clients} clients over {run.over}, "
+        f"{len(history.server_starts)} starts of the server, {history.file.boots} openings of the store",
         f"- {len(history.file.tasks)} tasks, {again} of them more than one attempt, {starts} starts seen, "
         f"{len(history.told)} answers",
         *(f"- left out: {what}" for what in run.left_out),
@@ -52,6 +54,12 @@ def make_report(run: Run, history: History, findings: list[Finding]) -> str:
         "| end of a task | tasks |",
         "|---|---|",
         *(f"| {name} | {count} |" for name, count in sorted(states.items())),
+        "",
+        "| upkeep | times |",
+        "|---|---|",
+        f"| purge | {len(history.purges)} |",
+        f"| retry | {len(history.retries)} |",
+        f"| log followed | {len(history.followed)} |",
         "",
         "| answer | times |",
         "|---|---|",

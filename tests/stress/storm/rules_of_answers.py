@@ -21,10 +21,12 @@ def check_answers(history: History) -> Iterator[Finding]:
     """Yield what is wrong with what clients were told."""
     for task_id, told in history.told_by_task().items():
         task = history.tasks.get(task_id)
-        yield from _nothing_is_lost(task_id, told, task)
+        if history.asked.get(told[0].label, {}).get("key") and history.purges_of(task_id):
+            continue  # its key was free then, and there may have been another task under it
+        yield from _nothing_is_lost(history, task_id, told, task)
         yield from _no_answer_contradicts_another(task_id, told, task)
         yield from _nothing_final_is_taken_back(task_id, told)
-        yield from _nothing_known_is_forgotten(task_id, told, task)
+        yield from _nothing_known_is_forgotten(history, task_id, told, task)
         yield from _nothing_refused_is_accepted(history, task_id, told, task)
         yield from _taken_means_told(history, task_id, told, task)
     yield from _cancels_are_kept(history)
@@ -33,9 +35,12 @@ def check_answers(history: History) -> Iterator[Finding]:
     yield from _maps_fail_for_a_reason(history)
 
 
-def _nothing_is_lost(task_id: str, told: list[Told], task: StoredTask | None) -> Iterator[Finding]:
+def _nothing_is_lost(history: History, task_id: str, told: list[Told], task: StoredTask | None) -> Iterator[Finding]:
     accepted = next((one for one in told if one.says_accepted), None)
     if accepted is not None and task is None:
+        outcome = next((one.answer for one in told if one.is_final), "")
+        if history.was_purged(task_id, outcome):
+            return
         yield Finding("an accepted task is lost", f"{task_id} ({accepted.label}): told {accepted.answer!r}, not stored")
     elif accepted is not None and task is not None and task.finished_at is None:
         yield Finding("an accepted task did not end", f"{task_id} ({accepted.label}): it is {task.state}")
@@ -75,11 +80,15 @@ def _nothing_final_is_taken_back(task_id: str, told: list[Told]) -> Iterator[Fin
             )
 
 
-def _nothing_known_is_forgotten(task_id: str, told: list[Told], task: StoredTask | None) -> Iterator[Finding]:
+def _nothing_known_is_forgotten(
+    history: History, task_id: str, told: list[Told], task: StoredTask | None
+) -> Iterator[Finding]:
     known = next((one for one in told if one.says_accepted), None)
     is_taken = task is not None and task.is_taken
     for one in told:
         if one.answer == UNKNOWN and known is not None and one.since > known.at and not is_taken:
+            if history.purges_of(task_id):
+                continue
             yield Finding(
                 "a known task is forgotten",
                 f"{task_id} ({one.label}): {known.answer}, {one.at - known.at:.3f} s later unknown",
@@ -116,6 +125,8 @@ def _cancels_are_kept(history: History) -> Iterator[Finding]:
         if event["event"] != "cancelled":
             continue
         if event["is_cancelled"]:
+            if history.was_purged(task_id, "cancelled"):
+                continue
             if task is None or task.outcome != "cancelled":
                 how = "not stored" if task is None else task.outcome or task.state
                 yield Finding("a cancel was said to be done, and was not", f"{task_id} ({event['label']}): {how}")

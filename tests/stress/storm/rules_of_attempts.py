@@ -22,8 +22,12 @@ def check_attempts(history: History) -> Iterator[Finding]:
     """Yield what is wrong with what ran."""
     for task_id, events in history.started.items():
         task = history.tasks.get(task_id)
+        if history.asked.get(events[0]["label"], {}).get("key") and history.purges_of(task_id):
+            continue  # its key was free then, and there may have been another task under it
         yield from _started_once(task_id, events)
         yield from _alone(events)
+        if history.was_purged(task_id):
+            continue
         if task is None:
             yield Finding("a task ran that is not stored", f"{task_id} ({events[0]['label']})")
             continue
@@ -175,7 +179,7 @@ def _output_is_kept(history: History, task: StoredTask, events: list[Event]) -> 
 
 def _followups_are_there(history: History, task: StoredTask) -> Iterator[Finding]:
     followups = task.value.get("followups", ()) if isinstance(task.value, dict) else ()
-    missing = [followup for followup in followups if followup not in history.tasks]
+    missing = [one for one in followups if one not in history.tasks and not history.was_purged(one)]
     since = _submitted(history, task)
     if missing and not any(
         fault.name == "fill disk"

@@ -15,7 +15,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from palpable import Client
 from stress.storm import aftermath
 from stress.storm.checker import check
 from stress.storm.client_crew import ClientCrew
@@ -24,6 +23,7 @@ from stress.storm.faults import Theatre
 from stress.storm.finding import Finding
 from stress.storm.history import read_history
 from stress.storm.nemesis import Nemesis
+from stress.storm.place import new_place
 from stress.storm.report import Run, make_report
 from stress.storm.server_keeper import ServerKeeper
 from stress.storm.small_disk import SmallDisk
@@ -38,12 +38,22 @@ class Storm:
         kills: so many, unless the time is over before.
         most_seconds: how long the nemesis rages at most.
         mean_pause_seconds: between two faults.
+        over: how clients connect, one of `place.KINDS`.
     """
 
     def __init__(
-        self, folder: Path, seed: int, kills: int, *, clients: int, most_seconds: float, mean_pause_seconds: float
+        self,
+        folder: Path,
+        seed: int,
+        kills: int,
+        *,
+        clients: int,
+        most_seconds: float,
+        mean_pause_seconds: float,
+        over: str,
     ) -> None:
         self.folder = folder
+        self._place = new_place(over, folder)
         self._seed, self._kills, self._clients = seed, kills, clients
         self._most_seconds, self._mean_pause_seconds = most_seconds, mean_pause_seconds
         self._mark = secrets.token_hex(8)
@@ -59,11 +69,12 @@ class Storm:
             log = EventLog(self.folder / "storm.jsonl")
             stack.callback(log.close)
             store_path = disk.folder / "store.db"
-            keeper = ServerKeeper(self.folder, store_path, log, self._seed)
+            keeper = ServerKeeper(self.folder, self._place, store_path, log, self._seed)
             stack.callback(self._end_for_good, keeper)
             keeper.start()
-            proxy = stack.enter_context(CuttingProxy(self.folder, keeper.address))
-            crew = ClientCrew(self.folder, self._seed, [keeper.address, str(proxy.address)], self._clients)
+            proxy = stack.enter_context(CuttingProxy(self.folder, self._place.address))
+            places = [self._place, self._place._replace(address=proxy.address)]
+            crew = ClientCrew(self.folder, self._seed, places, self._clients)
             stack.callback(crew.close)
             nemesis = Nemesis(Theatre(keeper, crew, proxy, disk, log), self._seed, self._mean_pause_seconds)
             crew.start()
@@ -73,7 +84,7 @@ class Storm:
                 log.write("aftermath", what=what)
             history = read_history(self.folder, store_path)
             left_out = [f"fill disk ({disk.why_not})"] if disk.why_not else []
-            run = Run(self._seed, nemesis.kills, nemesis.struck, self._clients, seconds, left_out)
+            run = Run(self._seed, nemesis.kills, nemesis.struck, self._clients, self._place.kind, seconds, left_out)
         findings = check(history)
         return make_report(run, history, findings), findings
 
@@ -86,7 +97,7 @@ class Storm:
 
     def _ask(self, keeper: ServerKeeper, store_path: Path) -> list[str]:
         """The clients are done: ask the server about everything."""
-        with Client(keeper.address, "AF_UNIX", self._authkey) as client:
+        with self._place.client(self._authkey) as client:
             problems = list(aftermath.wait_for_the_last(client))
             counts = aftermath.ask_for_everything(client, self.folder)
             with closing(sqlite3.connect(f"file:{store_path}?mode=ro", uri=True)) as connection:
@@ -105,7 +116,7 @@ class Storm:
             ((store_id,),) = connection.execute("SELECT value FROM meta WHERE key = 'store_id'")
         marks = [aftermath.server_mark(store_id), f"{aftermath.STORM_VARIABLE}={self._mark}"]
         problems += aftermath.find_strays(marks)
-        problems += aftermath.find_files(self.folder / "tmp", keeper.address)
+        problems += aftermath.find_files(self.folder / "tmp", self._place.address)
         return problems
 
     def _end_for_good(self, keeper: ServerKeeper) -> None:

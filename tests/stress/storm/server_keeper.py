@@ -18,6 +18,7 @@ import psutil
 from palpable import Server
 from palpable.units.task_exceptions import ServerStartError
 from stress.storm.event_log import EventLog
+from stress.storm.place import Place
 
 NUM_WORKERS = (1, 2, 3, 3, 4)
 """Each start draws one: with a single worker tasks that wait for others go on only because their slot is free."""
@@ -34,13 +35,14 @@ class ServerKeeper:
 
     Args:
         folder: of the storm.
+        place: where it listens.
         store_path: the file of the store.
         log: where its starts and ends are noted.
         seed: of the storm.
     """
 
-    def __init__(self, folder: Path, store_path: Path, log: EventLog, seed: int) -> None:
-        self.address = str(folder / "server.sock")
+    def __init__(self, folder: Path, place: Place, store_path: Path, log: EventLog, seed: int) -> None:
+        self.place = place
         self.log = log
         self._authkey = (folder / "authkey").read_bytes()
         self._logging_folder = folder / "logs"
@@ -153,13 +155,14 @@ class ServerKeeper:
         self.num_workers = num_workers or self._rng.choice(NUM_WORKERS)
         return Server(
             self._logging_folder,
-            self.address,
+            self.place.address,
             authkey=self._authkey,
             num_workers=self.num_workers,
             store=self._store_path,
             drain_seconds=DRAIN_SECONDS,
             kill_grace_seconds=GRACE_SECONDS,
             max_tasks_per_process=40,
+            **self.place.server_options,
         )
 
 
