@@ -29,6 +29,8 @@ from support.processes import server_process
 from support.raw_wire import greeted_connection
 from support.wait import wait_until
 
+pytestmark = pytest.mark.slow
+
 ALLOWED_BYTES = 40_000_000
 REQUESTS = 3000
 """Each answer takes 50 KB at least, so that all of them would take 150 MB."""
@@ -48,7 +50,7 @@ def _send_until_blocked(sock: socket.socket, make: Callable[[int], Any], count: 
 def _fill(server: Server) -> str:
     """Give the server something to tell; return the id of a task that has printed and returned much."""
     with server.client() as client:
-        client.map(tasks.double, range(400), chunksize=1)
+        client.options(isolation="worker").map(tasks.double, range(400), chunksize=1)
         future = client.submit(tasks.print_bytes, 400_000)
         future.result()
         return future.task_id

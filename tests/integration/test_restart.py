@@ -186,6 +186,24 @@ def test_tasks_that_end_while_the_store_is_read_are_counted_once(tmp_path: Path)
         assert len(client.tasks(limit=5000)) == 3002
 
 
+def test_a_log_that_is_followed_over_a_restart_goes_on_with_what_the_next_attempt_prints(tmp_path: Path) -> None:
+    def speak(folder: str) -> None:
+        attempt = current_task().attempt
+        print(f"attempt {attempt} speaks", flush=True)
+        if attempt == 1:
+            tasks.block(folder)
+
+    def server() -> Server:
+        return _server(tmp_path, address=str(tmp_path / "server.sock"), authkey=b"key")
+
+    with server() as first, first.client() as client:
+        log = client.logs(_submit(client, speak, str(tmp_path)), follow=True)
+        assert next(log) == "attempt 1 speaks\n"
+        _kill(first)
+        with server():
+            assert "".join(log) == "attempt 2 speaks\n"
+
+
 def test_a_second_server_on_the_same_store_is_refused(tmp_path: Path) -> None:
     with _server(tmp_path) as server, pytest.raises(ServerStartError, match=rf"jobs\.db.*{server.pid}"):
         _server(tmp_path).start()

@@ -18,6 +18,8 @@ from support import tasks
 from support.stored_tasks import task_row
 from support.wait import wait_until
 
+pytestmark = pytest.mark.slow
+
 MANY, CHILDREN = 60_000, 60
 
 

@@ -144,10 +144,14 @@ class Request(Awaited):
         return message
 
 
+COMPARED_BYTES = 1 << 16
+"""So much of the beginning of two logs is compared, to see whether one goes on with the other."""
+
+
 class LogRequest(Request):
     """A question with an answer in many pieces."""
 
-    __slots__ = ("_last", "_lock", "_skip_bytes", "pieces", "received_bytes")
+    __slots__ = ("_again", "_begin", "_last", "_lock", "_position", "_skip_bytes", "pieces", "received_bytes")
 
     def __init__(self, request_id: int) -> None:
         super().__init__(request_id)
@@ -157,30 +161,52 @@ class LogRequest(Request):
         self._lock = threading.RLock()
         self._last: LogChunk | None = None
         self.received_bytes = 0
+        self._position = 0
+        """Where in the log we are."""
+        self._begin = b""
+        """How it begins."""
         self._skip_bytes = 0
+        self._again: bytearray | None = None
+        """After it was asked again: its beginning, as far as it has come."""
 
     def add(self, piece: LogChunk, way: object = None) -> bool:
         """One more piece; return whether it belongs to the answer. May be called twice, as `ResultTaker.take`.
 
         Args:
-            way: by which it came. After `ask_again` only a new one counts, and begins with what is here already.
+            way: by which it came. After `ask_again` only a new one counts, and begins with what is here already, if it
+                is the same log: what an attempt printed is gone with the server that was killed, and the next attempt
+                prints something else.
         """
         with self._lock:
             if way is not self.way:
                 return False
             if self._last is not piece:
                 self._last = piece
-                skipped = min(self._skip_bytes, len(piece.data))
+                data = piece.data
+                if self._again is not None:
+                    self._again += data
+                    if len(self._again) < len(self._begin) and not piece.is_last:
+                        return True
+                    data, self._again = bytes(self._again), None
+                    if not data.startswith(self._begin):
+                        self._skip_bytes = self._position = 0
+                        self._begin = b""
+                skipped = min(self._skip_bytes, len(data))
                 self._skip_bytes -= skipped
-                self.received_bytes += len(piece.data) - skipped
-                if skipped < len(piece.data) or piece.is_last:
-                    self.pieces.append(replace(piece, data=piece.data[skipped:]) if skipped else piece)
+                data = data[skipped:]
+                self._position += len(data)
+                self.received_bytes += len(data)
+                if len(self._begin) < COMPARED_BYTES:
+                    self._begin += data[: COMPARED_BYTES - len(self._begin)]
+                if data or piece.is_last:
+                    self.pieces.append(piece if data == piece.data else replace(piece, data=data))
         self.wake_watchers()
         return True
 
     def ask_again(self, now: float, way: object) -> Message:
         with self._lock:
-            self._skip_bytes = self.received_bytes
+            self._skip_bytes = self._position
+            self._again = bytearray() if self._begin else None
             return super().ask_again(now, way)
 
     def has_news(self) -> bool:

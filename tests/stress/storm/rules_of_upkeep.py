@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from stress.storm.answers import FINAL
 from stress.storm.finding import Finding
-from stress.storm.history import ANY_KILL, History, Told, state_of
+from stress.storm.history import History, Told, state_of
 
 ASKED_OF_THE_SERVER = frozenset({"query, kept", "query, taken", "result", "audit", "async query"})
 """Answers that only the server can give: the result of a future may have been there for long."""
@@ -84,13 +84,14 @@ def _logs_are_those_of_the_task(history: History) -> Iterator[Finding]:
             yield Finding("a followed log holds what another task printed", f"{task_id} ({label}): {text[:200]!r}")
         if len(set(lines)) < len(lines):
             yield Finding("a followed log says something twice", f"{task_id} ({label}): {text[:200]!r}")
-        # What a killed server had not stored is gone, and who followed it is told the rest of what comes then.
-        if any(history.struck(ANY_KILL, event["since"], event["at"])):
+        task = history.tasks.get(task_id)
+        if task is None or task.outcome != "succeeded":
             continue
+        # What an attempt printed that was interrupted may be gone with its server; that of the last one is there.
         printed = {
             (end["label"], end["attempt"], end["pid"])
             for end in history.ended.get(task_id, ())
-            if end["how"] == "returned" and end["at"] <= event["at"]
+            if end["how"] == "returned" and end["attempt"] == task.attempt
         }
         if not printed <= set(lines):
             yield Finding("a followed log has gaps", f"{task_id} ({label}): {text[:200]!r}")
