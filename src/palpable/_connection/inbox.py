@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameError
+from palpable._wire.framing import COPIED_BYTES, DEFAULT_LIMIT_BYTES, FrameError
 
 _LENGTH = struct.Struct("<I")
 SMALL_READ_BYTES = 1 << 16
@@ -79,9 +79,12 @@ class Inbox:
             if stop > end:
                 break
             try:
-                # The view is gone before anything else happens: a bytearray with a view on it can't grow.
-                with memoryview(buffer) as view, view[start + 4 : stop] as body:
-                    message = self._decoder.decode(body)
+                if size <= COPIED_BYTES:  # as in `framing`
+                    message = self._decoder.decode(buffer[start + 4 : stop])
+                else:
+                    # The view is gone before anything else happens: a bytearray with a view on it can't grow.
+                    with memoryview(buffer) as view, view[start + 4 : stop] as body:
+                        message = self._decoder.decode(body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FrameError(f"a frame is not a message of this conversation: {error}") from None
             dispatch(message)

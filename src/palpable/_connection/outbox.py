@@ -148,7 +148,8 @@ class Outbox:
                 or batch.delivery is not delivery
                 or batch.needs_exit is not needs_exit
             ):
-                self._close_batch(ACKNOWLEDGE_AFTER)
+                if batch is not None:
+                    self._close_batch(ACKNOWLEDGE_AFTER)
                 batch = self._batch = Batch(next(self._request_ids), options, delivery, needs_exit)
             key = request.function_key
             if key and key not in batch.functions:

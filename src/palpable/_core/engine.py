@@ -7,7 +7,6 @@ reads no clock and draws no random number. After each event, `validate` (see `in
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -115,12 +114,9 @@ class Engine:
     @property
     def next_wakeup(self) -> float:
         """When `TimePassed` is due, at the latest; infinity if nothing waits for time."""
-        drop_at = self.retention.next_drop_at
+        dispatcher = self.dispatcher
         return min(
-            self.dispatcher.next_timeout_at,
-            self.dispatcher.steal_at,
-            self.schedule.next_due_at,
-            math.inf if drop_at is None else drop_at,
+            dispatcher.next_timeout_at, dispatcher.steal_at, self.schedule.next_due_at, self.retention.next_drop_at
         )
 
     def overdue_runners(self, now: float) -> list[int]:

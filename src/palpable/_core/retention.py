@@ -64,10 +64,10 @@ class Retention:
             yield task
 
     @property
-    def next_drop_at(self) -> float | None:
-        """When the oldest reaches its age; None if nothing is kept."""
+    def next_drop_at(self) -> float:
+        """When the oldest reaches its age; infinity if nothing is kept."""
         if not self._finished:
-            return None
+            return math.inf
         return max(self._none_before, (self._finished[0].finished_at or 0.0) + self.seconds)
 
     def purge(self, states: frozenset[str], ended_before: float) -> list[TaskRecord]:

@@ -13,6 +13,7 @@ T = TypeVar("T")
 _LENGTH = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
 
+COPIED_BYTES = 1 << 12
 DEFAULT_LIMIT_BYTES = 1 << 30
 """The largest frame either side accepts, unless told otherwise: 1 GiB."""
 
@@ -84,7 +85,9 @@ class FrameReader(Generic[T]):
                 self._wanted = 4 + size
                 break
             try:
-                messages.append(self._decoder.decode(view[position + 4 : position + 4 + size]))
+                # A small message is copied out, which takes less than to make a view of it.
+                source = data if size <= COPIED_BYTES else view
+                messages.append(self._decoder.decode(source[position + 4 : position + 4 + size]))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FrameError(f"a frame is not a message of this conversation: {error}") from None
             position += 4 + size

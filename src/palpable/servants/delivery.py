@@ -177,8 +177,14 @@ class Delivery:
     def acknowledge(self, peer: Peer, sequence: int) -> None:
         """The peer holds everything up to this number."""
         outbox = self._outboxes.get(peer.connection_id)
-        while outbox is not None and outbox.unacknowledged and outbox.unacknowledged[0][0] <= sequence:
-            self._on_taken(outbox.unacknowledged.popleft()[1])
+        if outbox is None:
+            return
+        unacknowledged = outbox.unacknowledged
+        taken: list[str] = []
+        while unacknowledged and unacknowledged[0][0] <= sequence:
+            taken += unacknowledged.popleft()[1]
+        if taken:
+            self._on_taken(taken)
 
     def disconnected(self, peer: Peer) -> None:
         """Nothing can be told to this peer any more; what it had not acknowledged stays."""

@@ -270,7 +270,8 @@ class Manager(Servant):
     def _on_carried_out(self) -> None:
         self.delivery.flush()
         self._adjust_pool()
-        self._arm_timer()
+        if (wakeup := self.engine.next_wakeup) < self._timer_at:
+            self._arm_timer(wakeup)
         if self.engine.is_draining and not self.engine.is_busy:
             self._quiet.set()
 
@@ -319,10 +320,7 @@ class Manager(Servant):
         """Keep as many processes alive as run, wait or are warm, and as many idle ones as there are workers ahead."""
         self.pool.keep_alive(2 * len(self.workers) + self.engine.dispatcher.waiting_count)
 
-    def _arm_timer(self) -> None:
-        wakeup = self.engine.next_wakeup
-        if wakeup >= self._timer_at:
-            return
+    def _arm_timer(self, wakeup: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = wakeup
