@@ -24,6 +24,8 @@ class Arrivals:
         self._tasks: list[TaskRecord | None] = []
         """None: gone."""
         self._gone = 0
+        self._oldest = 0
+        """The place of the oldest task that is not gone, or before that. Mostly that is the next one to go."""
         self._is_stale = False
         """Whether tasks came in another order, as those of a store do, and the order is to be made anew."""
 
@@ -51,9 +53,14 @@ class Arrivals:
         """A task is gone; does nothing if it is not there."""
         if self._is_stale:
             return
-        place = bisect_left(self._sequences, task.sequence)
-        if place < len(self._tasks) and self._tasks[place] is task:
-            self._tasks[place] = None
+        tasks, place = self._tasks, self._oldest
+        while place < len(tasks) and tasks[place] is None:
+            place += 1
+        self._oldest = place
+        if place == len(tasks) or tasks[place] is not task:
+            place = bisect_left(self._sequences, task.sequence)
+        if place < len(tasks) and tasks[place] is task:
+            tasks[place] = None
             self._gone += 1
             if self._gone > LEAST_CLEARED and 2 * self._gone > len(self._tasks):
                 self._is_stale = True
@@ -75,4 +82,4 @@ class Arrivals:
     def _put_in_order(self) -> None:
         self._tasks = [*sorted(self._by_id.values(), key=lambda task: task.sequence)]
         self._sequences = [task.sequence for task in self._tasks if task is not None]
-        self._gone, self._is_stale = 0, False
+        self._gone, self._oldest, self._is_stale = 0, 0, False

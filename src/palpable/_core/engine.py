@@ -149,14 +149,21 @@ class Engine:
         policy, due_at, connection_id = event.policy, event.due_at, event.connection_id
         tasks, isolation, sequence, name = self.tasks, policy.isolation, self._next_sequence, event.name
         added: list[TaskRecord] = []
+        key, own_name, receiver = "", "", event.receiver
         for new in event.tasks:
             task_id = new.task_id
+            # Each request has come with strings of its own. To hold one of each for all tasks that are alike takes less
+            # memory, and looking up what is identical takes less time.
+            if new.function_key != key:
+                key = new.function_key
+            if new.name != own_name:
+                own_name = new.name
             # By position, which takes half as long as by name; the order is that of the fields.
             task = TaskRecord(
                 task_id,
                 new,
-                name or new.name,
-                new.function_key,
+                name or own_name,
+                key,
                 policy,
                 isolation,
                 sequence,
@@ -164,6 +171,7 @@ class Engine:
                 connection_id,
                 parent_id,
                 depth,
+                receiver,
             )
             if tasks.setdefault(task_id, task) is task:  # else sent again: it was accepted before
                 sequence += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -34,6 +34,8 @@ class TasksSubmitted(Event, frozen=True, gc=False):
     policy: TaskPolicy
     name: str = ""
     """Shown in place of their own."""
+    receiver: Any = None
+    """Kept with those that are new."""
     connection_id: int = 0
     parent_id: str = ""
     due_at: float | None = None

@@ -45,6 +45,8 @@ class TaskRecord(msgspec.Struct, eq=False, gc=False):
     parent_id: str = ""
     depth: int = 0
     """0 for a task submitted from outside; a sub-task is one deeper than its parent."""
+    receiver: Any = None
+    """Who is to be pushed the result (`delivery`); the engine does not use it."""
 
     state: State = State.READY
     outcome: Outcome = Outcome.NONE

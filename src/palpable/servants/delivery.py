@@ -67,6 +67,10 @@ class _Outbox:
         self.pushed_at = 0.0
 
 
+_Receiver = tuple[_Outbox, bool]
+"""Who gets a result, and whether only with the exit status."""
+
+
 class Delivery:
     """Pushes results to those who submitted, and answers queries when what they ask for is there.
 
@@ -93,17 +97,11 @@ class Delivery:
         self._outputs = outputs
         self._on_taken = on_taken
         self._outboxes: dict[int, _Outbox] = {}
-        self._pushes: dict[str, tuple[_Outbox, bool]] = {}
-        """By task: who gets the result, and whether only with the exit status."""
-        self._others: dict[str, list[tuple[_Outbox, bool]]] = {}
-        """As above, for tasks that several clients named by the same key: who else gets the result."""
+        self._others: dict[str, list[_Receiver]] = {}
+        """By id, for tasks that several clients named by the same key: who else gets the result."""
         self._queries: dict[str, list[_Query]] = {}
         self._dirty: set[_Outbox] = set()
         self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        """How many tasks somebody is to be told of."""
-        return len(self._pushes)
 
     def _outbox(self, peer: Peer) -> _Outbox:
         outbox = self._outboxes.get(peer.connection_id)
@@ -114,12 +112,16 @@ class Delivery:
     # --- who wants what ---
 
     def push_to(self, peer: Peer, task_ids: list[str], *, needs_exit: bool) -> None:
-        """The peer gets the results of these tasks when they are there."""
-        outbox = self._outbox(peer)
-        entry = (outbox, needs_exit)
+        """The peer gets the results of these tasks, which are known, when they are there."""
+        receiver = self.receiver_of(peer, len(task_ids), needs_exit=needs_exit)
         for task_id in task_ids:
-            self._pushes[task_id] = entry
-        outbox.outstanding += len(task_ids)
+            self._tasks[task_id].receiver = receiver
+
+    def receiver_of(self, peer: Peer, count: int, *, needs_exit: bool) -> object:
+        """Return what makes the peer get the results of `count` tasks, as their `TaskRecord.receiver`."""
+        outbox = self._outbox(peer)
+        outbox.outstanding += count
+        return (outbox, needs_exit)
 
     def withdraw_pushes(self, task_ids: list[str]) -> None:
         """Nobody is to get these results any more; what was pushed already stays so."""
@@ -143,8 +145,11 @@ class Delivery:
                 else:
                     outbox.outstanding -= 1
 
-    def _take_entries(self, task_id: str) -> list[tuple[_Outbox, bool]]:
-        entry = self._pushes.pop(task_id, None)
+    def _take_entries(self, task_id: str) -> list[_Receiver]:
+        task = self._tasks.get(task_id)
+        entry: _Receiver | None = None
+        if task is not None:
+            entry, task.receiver = task.receiver, None
         others = self._others.pop(task_id, None) if self._others else None
         return [*(() if entry is None else (entry,)), *(others or ())]
 
@@ -191,7 +196,7 @@ class Delivery:
         outbox = self._outboxes.pop(peer.connection_id, None)
         if outbox is None:
             return
-        outbox.is_closed = True  # its entries in `_pushes` go when their tasks end
+        outbox.is_closed = True  # tasks have it as their receiver until they end
         self._dirty.discard(outbox)
         for query in list(outbox.queries):
             self._withdraw(query)
@@ -202,13 +207,15 @@ class Delivery:
     def on_finished(self, task: TaskRecord) -> None:
         """The task is final (and perhaps settled)."""
         task_id = task.task_id
-        entry = self._pushes.pop(task_id, None)
-        if entry is not None:
-            outbox, needs_exit = entry
-            if needs_exit and not task.is_settled:
-                self._pushes[task_id] = entry
-            else:
-                self._make_due(outbox, task)
+        receiver: _Receiver | None = task.receiver
+        if receiver is not None:
+            outbox, needs_exit = receiver
+            if task.is_settled or not needs_exit:  # as `_make_due`, written out: this is done for every task
+                task.receiver = None
+                outbox.outstanding -= 1
+                if not outbox.is_closed:
+                    outbox.due.append(task)
+                    self._dirty.add(outbox)
         if self._others and task_id in self._others:
             others = self._others.pop(task.task_id)
             for other in others:
@@ -270,9 +277,11 @@ class Delivery:
     def _push(self, outbox: _Outbox) -> None:
         reports: list[TaskReport] = []
         task_ids: list[str] = []
-        size = 0
-        while outbox.due and size < PUSH_MAX_BYTES:
-            report = self._report(outbox.due.popleft())
+        size, due = 0, outbox.due
+        while due and size < PUSH_MAX_BYTES:
+            task = due.popleft()
+            is_plain = task.outcome is SUCCEEDED and task.ending is not None
+            report = report_of(task) if is_plain else self._report(task)
             reports.append(report)
             task_ids.append(report.task_id)
             size += len(report.payload or b"") + 100

@@ -76,7 +76,7 @@ class Orders:
         known_functions, token = link.known_functions, self._task_token
         for task in order.tasks:
             request: TaskRequest = task.request
-            key = request.function_key
+            key = task.function_key
             if key and key not in known_functions:
                 known_functions.add(key)
                 if (function := self._function(key)) is not None:
@@ -141,17 +141,18 @@ class Orders:
         logger.info("attempt %d of %s failed (%s)", task.attempt, task.task_id, task.error_type or "no answer")
 
     def _task_finished(self, order: effect.TaskFinished) -> None:
-        task, ended = order.task, self._manager.ended
-        ended[task.outcome] = ended.get(task.outcome, 0) + 1
-        if task.function_key and task.outcome is SUCCEEDED:
-            self._manager.functions.release(task.function_key)
+        task, manager = order.task, self._manager
+        ended, outcome = manager.ended, task.outcome
+        ended[outcome] = ended.get(outcome, 0) + 1
+        if task.function_key and outcome is SUCCEEDED:
+            manager.functions.release(task.function_key)
         if task.ending is None:
-            link = self._manager.links.get(task.runner_id or 0)
+            link = manager.links.get(task.runner_id or 0)
             if link is not None and link.spool_path:
                 # Ended by force, its process still there: its last words so far go with the result, which is told now.
-                collected_bytes = self._manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
+                collected_bytes = manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
                 link.collected_bytes = collected_bytes
-        self._manager.delivery.on_finished(task)
+        manager.delivery.on_finished(task)
 
     def _task_settled(self, order: effect.TaskSettled) -> None:
         self._manager.delivery.on_settled(order.task)

@@ -15,12 +15,13 @@ def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | No
         stored: its result, if it is not in the record.
     """
     ending: TaskEnded | StoredResult | None = None
-    if task.outcome is SUCCEEDED or task.outcome is Outcome.ERROR:
+    outcome = task.outcome
+    if outcome is SUCCEEDED or outcome is Outcome.ERROR:
         ending = task.ending or stored
     return TaskReport(
         task.task_id,
         task.state,
-        task.outcome,
+        outcome,
         ending.payload if ending is not None else None,
         task.error_type,
         task.error_message,

@@ -78,10 +78,13 @@ class Submissions:
             if key:
                 manager.functions.refer(key, keys.count(key))
         known_ids = [task_id for task_id in ids if task_id in known] if len(new) < len(ids) else []
+        receiver = None
         if request.delivery == "push":
+            needs_exit = request.needs_exit
             if known_ids:
-                manager.delivery.hand_over_pushes(ids, peer)
-            manager.delivery.push_to(peer, ids, needs_exit=request.needs_exit)
+                manager.delivery.hand_over_pushes(known_ids, peer)
+                manager.delivery.push_to(peer, known_ids, needs_exit=needs_exit)
+            receiver = manager.delivery.receiver_of(peer, len(new), needs_exit=needs_exit)
         manager.handle(
             events.TasksSubmitted(
                 new,
@@ -90,6 +93,7 @@ class Submissions:
                 parent_id=peer.inside_task,
                 due_at=_due_at(options),
                 name=options.name,
+                receiver=receiver,
             ),
             # Before anything follows from it, so that no result overtakes the acceptance.
             first=Accept(peer, request.request_id, [] if known_ids else ids, known_ids),

@@ -93,6 +93,12 @@ class TaskFuture(Future[T]):
             if report.outcome == "cancelled":
                 self._is_cancelled = True
             self._has_arrived = True
+        if self._made_condition is None and not self.watchers:
+            # As below, written out: this is done for every task.
+            if self._state not in _FINAL:
+                self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
+            if not self.watchers:  # who came meanwhile looks by itself: see `waiting`
+                return True
         return self._arrive()
 
     def fail(self, error: Exception) -> bool:
