@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from palpable import Server
+from palpable import RunFunction, Server
 from palpable._wire.framing import FrameReader, encode_frame
 from palpable._wire.messages import (
     ListTasks,
@@ -88,6 +89,35 @@ def test_many_who_wait_for_one_result_and_never_read_it_cost_little_memory(tmp_p
             (tmp_path / "go").touch()
             assert len(future.result()) == 1_000_000
             assert client.run(tasks.double, 1) == 2
+            assert process.memory_info().rss - before < ALLOWED_BYTES
+
+
+def test_answers_that_wait_for_the_disk_are_few_too(tmp_path: Path) -> None:
+    store = tmp_path / "jobs.db"
+    with Server(num_workers=1, store=store) as server, server.client() as client:
+        task_id = client.run_procedure(RunFunction(bytes, 1_000_000), 0.001).task_id
+        assert len(client.result(task_id, 30)) == 1_000_000
+    function = dumps_function(tasks.double)
+    questions = b"".join(
+        encode_frame(
+            SubmitTasks(
+                request_id=2 * number,
+                functions={function.key: function.data},
+                tasks=[TaskRequest(f"task-{number}", "call", function.key, dumps_call((number,), {}))],
+            )
+        )
+        + encode_frame(QueryResults(request_id=2 * number + 1, task_ids=[task_id], take=False))
+        for number in range(200)
+    )
+    with Server(num_workers=1, store=store) as server, server.client() as client:
+        client.run(tasks.double, 1)
+        process = server_process()
+        before = process.memory_info().rss
+        with greeted_connection(server) as sock:
+            sock.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                sock.sendall(questions)
+            assert client.run(tasks.double, 2) == 4
             assert process.memory_info().rss - before < ALLOWED_BYTES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from palpable import Client, Server
 from palpable.units.task_exceptions import PalpableError, ServerStartError
 from support import tasks
+from support.raw_wire import read_to_end
 
 FOLDER = Path(__file__).parents[1] / "support" / "tls"
 CERTIFICATE, KEY, OTHER_CERTIFICATE = FOLDER / "server.crt", FOLDER / "server.key", FOLDER / "other.crt"
@@ -63,3 +65,9 @@ def test_a_client_with_tls_gets_a_clear_error_from_a_server_without(tmp_path: Pa
             client.run(tasks.double, 1)
         with server.client() as client:
             assert client.run(tasks.double, 1) == 2
+
+
+@pytest.mark.slow
+def test_who_connects_and_does_not_begin_to_speak_tls_is_cut_off(tls_server: Server) -> None:
+    with socket.create_connection(tls_server.address, timeout=40) as sock:
+        assert read_to_end(sock) == b""

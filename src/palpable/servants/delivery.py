@@ -79,7 +79,7 @@ class Delivery:
     Args:
         tasks: all records by id.
         on_taken: called with ids whose results were acknowledged.
-        send_saved: sends a peer what is true now, once it is on disk.
+        send_saved: sends a peer what is true now, once it is on disk; given how large it is.
         store: holds the results of recovered tasks.
     """
 
@@ -88,7 +88,7 @@ class Delivery:
         tasks: dict[str, TaskRecord],
         outputs: OutputStore,
         on_taken: Callable[[list[str]], None],
-        send_saved: Callable[[Peer, Any], None],
+        send_saved: Callable[[Peer, Any, int], None],
         store: Store | None = None,
     ) -> None:
         self._tasks = tasks
@@ -315,8 +315,10 @@ class Delivery:
             outbox.sequence += 1
             sequence = outbox.sequence
             outbox.unacknowledged.append((sequence, taken))
+        size = sum(len(report.payload or b"") for report in reports if report is not None)
         # Of the tasks in it some may have ended just now.
-        self._send_saved(query.peer, ResultsFound(request_id=request.request_id, reports=reports, sequence=sequence))
+        message = ResultsFound(request_id=request.request_id, reports=reports, sequence=sequence)
+        self._send_saved(query.peer, message, size)
 
     def _withdraw(self, query: _Query) -> None:
         if query.timer is not None:

@@ -87,7 +87,7 @@ class Manager(Servant):
             self.engine.tasks,
             self.outputs,
             self._on_taken,
-            lambda peer, message: self.queue.send_saved(peer, message),
+            lambda peer, message, size_bytes: self.queue.send_saved(peer, message, size_bytes),
             store,
         )
         self.journal: Journal | None = None

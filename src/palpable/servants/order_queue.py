@@ -149,14 +149,23 @@ class OrderQueue:
         while self._peers and self._peers[0][0] <= committed:
             self._due.append(self._peers.popleft()[1])
 
-    def send_saved(self, peer: Peer, message: Any) -> None:
-        """Send a peer what is true now, once it is on disk."""
-        if self._due:
-            self._enter_for_peers(Call(lambda: peer.send(message)))
-        elif self.journal is None or (not self._peers and self.journal.ticket <= self.journal.committed):
+    def send_saved(self, peer: Peer, message: Any, size_bytes: int = 0) -> None:
+        """Send a peer what is true now, once it is on disk.
+
+        Args:
+            size_bytes: of the message, roughly, if it is large: the peer asks for no more meanwhile than it may.
+        """
+        journal = self.journal
+        if not self._due and (journal is None or (not self._peers and journal.ticket <= journal.committed)):
             peer.send(message)
-        else:
-            self._enter_for_peers(Call(lambda: peer.send(message)))
+            return
+
+        def send() -> None:
+            peer.send(message)
+            peer.owe(-size_bytes)
+
+        peer.owe(size_bytes)
+        self._enter_for_peers(Call(send))
 
     def call_saved(self, function: Callable[[], None]) -> None:
         """Call `function` once what is true now is on disk, and carried out."""

@@ -237,14 +237,8 @@ class Requests:
                         pid=link.pid if link is not None else None,
                     )
                 )
-        size = LISTED_TASK_BYTES * len(infos)
-        peer.owe(size)
-
-        def answer() -> None:
-            peer.send(TaskList(request_id=request.request_id, tasks=infos))
-            peer.owe(-size)
-
-        self.manager.queue.call_saved(answer)
+        message = TaskList(request_id=request.request_id, tasks=infos)
+        self.manager.queue.send_saved(peer, message, LISTED_TASK_BYTES * len(infos))
 
     def _status(self, peer: Peer, request: GetStatus) -> None:
         peer.send(StatusReport(request_id=request.request_id, status={**self._describe(), **self.manager.status}))

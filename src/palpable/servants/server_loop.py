@@ -32,6 +32,9 @@ from palpable.servants.submissions import Submissions
 
 logger = logging.getLogger("palpable.server")
 
+TLS_HANDSHAKE_SECONDS = 15.0
+"""A TLS handshake takes milliseconds, but a thousand clients may come at once. Who takes longer is cut off."""
+
 
 class ServerLoop:
     """One server, from listening to the last process gone.
@@ -167,9 +170,14 @@ class ServerLoop:
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket, admission: Admission, context: Any
     ) -> asyncio.AbstractServer:
         listener.setblocking(False)
+        seconds = None if context is None else TLS_HANDSHAKE_SECONDS
+
+        def session() -> ClientSession:
+            return ClientSession(admission)
+
         if self.settings.family == "AF_UNIX":
-            return await loop.create_unix_server(lambda: ClientSession(admission), sock=listener, ssl=context)
-        return await loop.create_server(lambda: ClientSession(admission), sock=listener, ssl=context)
+            return await loop.create_unix_server(session, sock=listener, ssl=context, ssl_handshake_timeout=seconds)
+        return await loop.create_server(session, sock=listener, ssl=context, ssl_handshake_timeout=seconds)
 
     async def _close_sessions(self, admission: Admission) -> None:
         """Let what was sent go out, within a second, and close."""
