@@ -29,6 +29,8 @@ _WEXITED_NOHANG_NOWAIT = 4 | 1 | 0x01000000
 _SIGKILL = 9
 _SIGNAL_BYTES = 128
 _CHILDREN_BYTES = 4096
+_LONG_MILLISECONDS = (1 << 31) - 1
+"""24 days. For a negative number, which means for ever, ctypes raises and catches an exception."""
 
 CAN_BE_BRIEF = FITS_HERE and os_calls.IS_FORK_BARE
 
@@ -114,7 +116,7 @@ def make_turn(
     def turn(_kept: Any = (vector, header, replacement, _signals)) -> bool:
         if len(alive) != books.count or books.slack or kill_at or books.fork_again_at:
             return False
-        if poll(polled_address, 2, -1) <= 0:
+        if poll(polled_address, 2, _LONG_MILLISECONDS) <= 0:
             return True
         if events[3]:
             return False
