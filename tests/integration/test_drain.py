@@ -157,3 +157,15 @@ def test_a_server_with_nothing_to_do_does_not_wait(tmp_path: Path) -> None:
     with Server(num_workers=1, store=tmp_path / "jobs.db", drain_seconds=600):
         pass
     assert time.monotonic() - started < 60
+
+
+def test_a_server_told_to_stop_again_and_again_until_it_is_gone_has_ended_by_itself(tmp_path: Path) -> None:
+    for _ in range(3):
+        server = Server(num_workers=1, store=tmp_path / "jobs.db").start()
+        process = server._process
+        assert process is not None
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        server.close()
+        assert process.returncode == 0
