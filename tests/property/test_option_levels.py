@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from palpable import task
 from palpable._wire.messages import TaskOptions
 from palpable.units.option_levels import client_levels
+from palpable.units.task_function import fields_of
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "isolation": st.sampled_from([None, "task", "worker"]),
@@ -45,3 +46,14 @@ def test_of_those_who_set_an_option_the_nearest_wins(
     assert set(sent.set_to_default) == to_default
     assert replace(sent, set_to_default=()) == TaskOptions(**values)
     assert levels.of(function) is levels.of(function)
+
+
+@given(options, options, options)
+def test_a_function_that_is_known_by_its_name_has_the_options_it_would_have_here(
+    client: dict[str, Any], own: dict[str, Any], call: dict[str, Any]
+) -> None:
+    function = task(**own)(len)
+    levels = client_levels(client).nearer(call)
+    fields = fields_of(function)
+    assert fields is not None
+    assert levels.for_function(fields).plain == levels.of(function)
