@@ -35,8 +35,8 @@ def test_what_unpickles_and_runs_a_task_loads_no_server_and_no_heavy_module() ->
 
 def test_a_zygote_loads_no_server_no_heavy_module_and_nothing_for_asyncio() -> None:
     loaded = loaded_by(
-        "import palpable._zygote.zygote as zygote; from importlib import import_module;"
-        "[import_module(name) for name in zygote.COMMON_IMPORTS]"
+        "import palpable._zygote.start as start; from importlib import import_module;"
+        "[import_module(name) for name in start.COMMON_IMPORTS]"
     )
     heavy = {"asyncio", "ssl", "subprocess", "multiprocessing", "concurrent.futures.process", "hashlib", "_hashlib"}
     heavy |= {"numpy", "psutil", "rich", "uvloop", "hmac", "tempfile", "shutil", "random", "sqlite3", "json"}

@@ -14,10 +14,10 @@ from typing import Any
 from palpable._wire.framing import FrameReader
 from palpable._wire.messages import FromZygote
 from palpable._zygote import os_calls
+from palpable._zygote.books import Books
 from palpable._zygote.brief_turn import make_forker, make_turn
 from palpable._zygote.replacement import read_replacement
 from palpable._zygote.strays import OwnChildren, kill_strays
-from palpable._zygote.zygote import Books
 
 
 def run(scenario: str) -> dict[str, Any]:

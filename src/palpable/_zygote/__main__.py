@@ -26,6 +26,6 @@ if __name__ == "__main__":
 
     del sys.modules["typing_extensions"]
 
-    from palpable._zygote.zygote import main
+    from palpable._zygote.start import main
 
     main(int(sys.argv[1]), int(sys.argv[2]))

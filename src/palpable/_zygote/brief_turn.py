@@ -19,7 +19,7 @@ from palpable._zygote.replacement import FITS_HERE, Replacement
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from palpable._zygote.zygote import Books
+    from palpable._zygote.books import Books
 
 _AF_UNIX, _SOCK_STREAM_CLOEXEC = 1, 0o2000001
 _SOL_SOCKET, _SCM_RIGHTS = 1, 1

@@ -18,8 +18,7 @@ import sys
 import time
 from _socket import SCM_RIGHTS, SOL_SOCKET, socket, socketpair  # without the enums of `socket`: cheaper
 from collections.abc import Callable, Set
-from importlib import import_module
-from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any, NoReturn
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -33,25 +32,14 @@ from palpable._wire.messages import (
     ZygoteReady,
 )
 from palpable._zygote import fork_hooks, hot_memory, huge_code, huge_pages, os_calls, output, reseed
+from palpable._zygote.books import Books
 from palpable._zygote.import_costs import ImportClock
-from palpable._zygote.preloading import ThreadStarted, preload, source_files
 from palpable._zygote.replacement import read_replacement
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.spools import Spools
 from palpable._zygote.strays import OwnChildren, kill_strays
 from palpable._zygote.task_process import SOCKET_FD, TaskProcess
 from palpable._zygote.usage_meter import RSS_UNIT_BYTES
-
-COMMON_IMPORTS = (
-    "palpable.procedures.map_function",
-    "palpable.procedures.run_function",
-    "palpable._connection.connection",
-    "palpable._connection.task_waits",
-    "palpable.units.task",
-    "palpable.units.task_calls",
-    "palpable.units.task_result",
-)
-"""What tasks that submit sub-tasks need: 20 ms for each such task, or half a megabyte here, once."""
 
 READ_BYTES, SIGNAL_BYTES = 1 << 12, 128
 """Little, since what is read into is memory to copy. There is one pending SIGCHLD at most, of 128 bytes."""
@@ -63,94 +51,6 @@ FORK_RETRY_SECONDS = 0.1
 """After a fork that failed because the system is out of processes or memory."""
 MAX_FD = min(getrlimit(RLIMIT_NOFILE)[0], 1 << 16)
 """No file descriptor of the zygote is as high as that."""
-
-
-def main(control_fd: int, settings_fd: int) -> NoReturn:
-    """Read the settings, import, then serve until the server is gone.
-
-    Args:
-        control_fd: the control socket.
-        settings_fd: a file with the settings, left by a zygote that started itself anew; -1: they are the first frame
-            on the control socket.
-    """
-    control = socket(fileno=control_fd)
-    os.set_inheritable(control_fd, False)
-    settings = _read_settings(control_fd if settings_fd < 0 else settings_fd)
-    if settings_fd >= 0:
-        os.close(settings_fd)
-    if settings.files_max:
-        setrlimit(RLIMIT_NOFILE, (settings.files_max, getrlimit(RLIMIT_NOFILE)[1]))
-    sys.path[:] = settings.sys_path
-    sys.argv = [""]
-    os.chdir(settings.cwd)
-    os_calls.become_subreaper()
-    for name in COMMON_IMPORTS:
-        import_module(name)
-    before, own_fds = set(sys.modules), open_fds()
-    try:
-        preloaded = preload(settings.preload, settings.refused)
-    except ThreadStarted as error:
-        _start_anew(control, settings, error.module)
-    ready = ZygoteReady(
-        pid=os.getpid(), preloaded=preloaded, refused=settings.refused, source_files=source_files(before)
-    )
-    Zygote(control, settings, keep_fds=open_fds() - own_fds).run(ready)
-
-
-def _read_settings(fd: int) -> ZygoteSettings:
-    """Read the first frame, and not a byte more: what follows on the control socket may be for a successor."""
-    reader: FrameReader[ZygoteSettings] = FrameReader(ZygoteSettings)
-    missing = 4
-    frame = b""
-    while missing:
-        data = os.read(fd, missing)
-        if not data:
-            sys.exit("palpable: the zygote was given no settings")
-        frame += data
-        missing -= len(data)
-        if len(frame) == 4:
-            missing = int.from_bytes(frame, "little")
-    return reader.feed(frame)[0]
-
-
-def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoReturn:
-    """Replace this process by a new zygote that does not import `module`."""
-    if not module:
-        sys.exit(
-            "palpable: something in this Python environment starts a thread at every start of the interpreter; "
-            "no processes can be forked from it"
-        )
-    settings.refused[module] = "it starts a thread when it is imported"
-    path = os.path.join(settings.spool_folder, f"{settings.name}.settings")
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
-    os.unlink(path)
-    os.write(fd, encode_frame(settings))
-    os.lseek(fd, 0, os.SEEK_SET)
-    os.set_inheritable(fd, True)
-    os.set_inheritable(control.fileno(), True)
-    arguments = sys.orig_argv.copy()
-    start = next(i for i, argument in enumerate(arguments) if argument.endswith("__main__.py"))
-    arguments[start + 1 : start + 3] = [str(control.fileno()), str(fd)]
-    os.execv(sys.executable, arguments)
-
-
-class Books:
-    """What the zygote knows of its task processes, and what it is to do about them.
-
-    Attributes:
-        alive: the spool file of each live task process, by pid.
-        kill_at: when to kill those that were asked to end.
-        count, slack: as in `KeepAlive`.
-        fork_again_at: after a fork that failed; else 0.
-    """
-
-    __slots__ = ("alive", "count", "fork_again_at", "kill_at", "slack")
-
-    def __init__(self) -> None:
-        self.alive: dict[int, tuple[str, int]] = {}
-        self.kill_at: dict[int, float] = {}
-        self.count = self.slack = 0
-        self.fork_again_at = 0.0
 
 
 class Zygote:
@@ -434,11 +334,6 @@ class Zygote:
             os.waitpid(pid, 0)
         kill_strays((), find=self._children.pids)
         os._exit(0)
-
-
-def open_fds() -> set[int]:
-    """Return the file descriptors open in this process."""
-    return {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2}
 
 
 def _gaps_between(fds: set[int]) -> list[range]:
