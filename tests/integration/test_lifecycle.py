@@ -86,6 +86,13 @@ def test_each_step_may_be_taken_twice() -> None:
     assert not server.is_listening
 
 
+def test_a_server_that_was_closed_can_be_started_again() -> None:
+    server = Server(num_workers=1)
+    for _ in range(2):
+        with server, server.client() as client:
+            assert client.run(tasks.double, 2) == 4
+
+
 def test_what_was_never_started_can_be_stopped_joined_and_closed() -> None:
     server = Server(num_workers=1)
     server.stop()

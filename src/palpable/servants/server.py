@@ -324,6 +324,8 @@ class Server(Servant):
             self.join()
             self._process = None
         if self._private_folder is not None:
+            if self._wanted_address == os.path.join(self._private_folder.path, "socket"):
+                self._wanted_address = ""  # the next start has a folder of its own
             self._private_folder.remove()
             self._private_folder = None
             if self._owns_logging_folder:
