@@ -8,6 +8,7 @@ assignments.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, TimeoutError
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FINAL = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+_entering = threading.RLock()
+"""Held for two assignments, for whichever future. Reentrant: a signal handler may come between."""
+
+
+def _renew_lock() -> None:
+    """Another thread of the process that forked this one may have held it."""
+    global _entering
+    _entering = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class TaskFuture(Future[T]):
@@ -267,9 +280,11 @@ class TaskFuture(Future[T]):
                 opened = (None, error)
         else:
             opened = (None, exception_of(report))
-        # Two threads may have opened it. Both hand out the object that was entered first.
-        self._result, self._exception = self.__dict__.setdefault("_opened", opened)
-        self._report = None
+        with _entering:
+            # Two threads may have opened it. Both hand out the object that was entered first.
+            if self._report is not None:
+                self._result, self._exception = opened
+                self._report = None
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
