@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from palpable._connection.outbox import BATCH_MAX_TASKS, SMALL_FUNCTION_BYTES, Outbox
+from palpable._connection.outbox import ACKNOWLEDGE_AFTER, BATCH_MAX_TASKS, SMALL_FUNCTION_BYTES, Outbox
 from palpable._connection.pending import Pending
 from palpable._connection.waiting import Request
 from palpable._wire.framing import FrameReader
@@ -122,6 +122,45 @@ def test_a_large_function_is_sent_once_and_again_if_it_was_refused() -> None:
     outbox.flush(wire.send, None)
     assert wire.messages[2].functions
     assert sorted(outbox.unanswered) == [wire.messages[1].request_id, wire.messages[2].request_id]
+
+
+def _calls(outbox: Outbox, wire: Wire, numbers: range) -> list[int]:
+    """One call after the other, each with a small result; return what was acknowledged on the way."""
+    for number in numbers:
+        outbox.add_task(_task(number), b"function", OPTIONS)
+        outbox.flush(wire.send, None)
+        outbox.acknowledge(number, is_small=True)
+    return [message.sequence for message in wire.messages if isinstance(message, ResultsReceived)]
+
+
+def test_small_results_of_calls_that_follow_each_other_are_acknowledged_together() -> None:
+    outbox, wire = Outbox(), Wire()
+    assert _calls(outbox, wire, range(1, ACKNOWLEDGE_AFTER + 1)) == []
+    assert _calls(outbox, wire, range(ACKNOWLEDGE_AFTER + 1, 2 * ACKNOWLEDGE_AFTER)) == [ACKNOWLEDGE_AFTER]
+
+
+def test_a_flush_with_nothing_else_to_send_acknowledges_a_small_result() -> None:
+    outbox, wire = Outbox(), Wire()
+    _calls(outbox, wire, range(1, 3))
+    assert outbox.has_unsent and not outbox.has_tasks
+    outbox.flush(wire.send, None)
+    assert wire.messages[-1] == ResultsReceived(sequence=2)
+    assert not outbox.has_unsent
+
+
+def test_a_question_after_a_small_result_finds_it_acknowledged() -> None:
+    outbox, wire = Outbox(), Wire()
+    _calls(outbox, wire, range(1, 3))
+    outbox.add(GetStatus(request_id=9))
+    outbox.flush(wire.send, None)
+    assert wire.messages[-2:] == [ResultsReceived(sequence=2), GetStatus(request_id=9)]
+
+
+def test_a_large_result_is_acknowledged_with_the_next_task_and_small_ones_with_it() -> None:
+    outbox, wire = Outbox(), Wire()
+    _calls(outbox, wire, range(1, 3))
+    outbox.acknowledge(3)
+    assert _calls(outbox, wire, range(4, 6)) == [3]
 
 
 def test_acknowledgements_are_merged_and_go_before_what_is_asked_later() -> None:

@@ -86,3 +86,17 @@ def test_to_remove_what_is_not_there_changes_nothing() -> None:
     arrivals.remove(task)
     arrivals.remove(SimpleNamespace(task_id="77", sequence=77))  # type: ignore[arg-type]
     assert _page_through(arrivals, 10) == [2, 0]
+
+
+def test_tasks_that_come_together_and_go_in_any_order_are_listed_as_if_each_had_come_alone() -> None:
+    rng = random.Random(5)
+    tasks: dict[str, Any] = {}
+    arrivals = Arrivals(tasks)
+    for start in range(0, 3000, 100):
+        new = [SimpleNamespace(task_id=str(number), sequence=number) for number in range(start, start + 100)]
+        tasks.update((task.task_id, task) for task in new)
+        arrivals.add_all(new)  # type: ignore[arg-type]
+        oldest = sorted(tasks.values(), key=lambda task: task.sequence)[:40]
+        for task in rng.sample(oldest, k=30):
+            _remove(arrivals, tasks, task.sequence)
+        assert [task.sequence for task in arrivals.newest_first()] == sorted(map(int, tasks), reverse=True)
