@@ -14,6 +14,7 @@ _LENGTH = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
 
 COPIED_BYTES = 1 << 12
+"""A message of so few bytes is copied out of what was received before it is decoded: a view takes longer to make."""
 DEFAULT_LIMIT_BYTES = 1 << 30
 """The largest frame either side accepts, unless told otherwise: 1 GiB."""
 
