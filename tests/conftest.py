@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ from support.leaks import find_leaks, kill_leaked, take_stock
 
 if TYPE_CHECKING:
     from palpable import Client, Server
+
+
+def pytest_configure() -> None:
+    """A shell that starts a command in the background has it ignore SIGINT, and so all that it starts: undo that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
