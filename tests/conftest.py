@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """A shell that starts a command in the background has it ignore SIGINT, and so all that it starts: undo that."""
+    """What a shell has a command in the background ignore (and `nohup` any), all that it starts would ignore too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)  # still ignored here, but by nobody that is executed
 
 
 @pytest.fixture(scope="session", autouse=True)

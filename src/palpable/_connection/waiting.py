@@ -123,8 +123,8 @@ class Request(Awaited):
         self.wake_watchers()
 
     def fail(self, error: Exception) -> None:
-        """There will be no answer."""
-        if self.error is None:
+        """There will be no answer, unless there is one already: its server may have closed the connection behind it."""
+        if self.answer is None and self.error is None:
             self.error = error
         self.wake_watchers()
 
