@@ -145,7 +145,7 @@ class AsyncConnection:
                 size_bytes=size,
                 limit_bytes=limit,
             )
-        future: asyncio.Future[TaskReport] = self._loop.create_future()
+        future: asyncio.Future[TaskReport] = asyncio.Future(loop=self._loop)  # `create_future` is one call more
         arrival = AsyncArrival(request.task_id, future)
         if is_kept:
             self._add(request, function, options, None, needs_exit)

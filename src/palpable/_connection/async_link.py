@@ -42,6 +42,8 @@ class AsyncLink(asyncio.Protocol):
         self._incoming: Incoming | None = None
         self._on_break: Callable[[AsyncLink], None] = lambda link: None
         self._is_flush_due = False
+        self.is_full = False
+        """Whether to `drain` before more is sent: the server takes no more, or the loop is due a turn."""
         self._is_turn_due = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -93,9 +95,11 @@ class AsyncLink(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        self.is_full = True
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self.is_full = self._is_turn_due
 
     def _shake_hands(self, message: Any) -> None:
         assert self._handshake is not None and self._transport is not None
@@ -121,15 +125,11 @@ class AsyncLink(asyncio.Protocol):
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    @property
-    def is_full(self) -> bool:
-        """Whether to `drain` before more is sent."""
-        return self._is_turn_due or not self._writable.is_set()
-
     async def drain(self) -> None:
         """Wait while the server takes no more; and give the loop a turn, if much was sent in this one."""
         if self._is_turn_due:
             self._is_turn_due = False
+            self.is_full = not self._writable.is_set()
             await asyncio.sleep(0)
         await self._writable.wait()
 
@@ -143,7 +143,7 @@ class AsyncLink(asyncio.Protocol):
         """Send everything: a full batch, so that the server can begin while the next is gathered in this turn."""
         self.flush()
         # Results may be here already. Whoever submits thousands in a row reads them meanwhile, not afterwards.
-        self._is_turn_due = True
+        self._is_turn_due = self.is_full = True
 
     def flush(self) -> None:
         """Send everything."""
@@ -166,6 +166,7 @@ class AsyncLink(asyncio.Protocol):
         if not self.proven.done():
             self.proven.set_exception(unreachable(self._address, ConnectionResetError(reason)))
         self._writable.set()
+        self.is_full = self._is_turn_due
         self.abort()
         self._on_break(self)
 

@@ -75,15 +75,18 @@ class AsyncTaskFuture(Generic[T]):
         task_id: which task.
     """
 
+    __slots__ = ("__weakref__", "_connection", "_report", "task_id")
+
     def __init__(self, task_id: str, connection: AsyncConnection, report: asyncio.Future[TaskReport]) -> None:
         self.task_id = task_id
         self._connection = connection
         self._report = report
 
     def __await__(self) -> Generator[Any, None, T]:
-        if not self._report.done():
+        report = self._report
+        if not report.done():
             yield from self._wait().__await__()
-        value: T = _opened(self._report.result())
+        value: T = _opened(report.result())
         return value
 
     async def _wait(self) -> None:
@@ -158,9 +161,9 @@ class _AsyncCalls:
         if connection.is_full:
             await connection.drain()
         options = self._levels.of(function)
-        request = TaskRequest(_new_task_id(options), "call", pickled.key, payload, pickled.name)
-        report = connection.submit(request, pickled.data, options)
-        return AsyncTaskFuture(request.task_id, connection, report)
+        task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
+        request = TaskRequest(task_id, "call", pickled.key, payload, pickled.name)
+        return AsyncTaskFuture(task_id, connection, connection.submit(request, pickled.data, options))
 
     async def run(self, function: Callable[[Any], T], params: Any) -> T:
         """Return `function(params)`, called in a task; raises what it raises.
