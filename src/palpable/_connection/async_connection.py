@@ -146,18 +146,17 @@ class AsyncConnection:
                 limit_bytes=limit,
             )
         future: asyncio.Future[TaskReport] = asyncio.Future(loop=self._loop)  # `create_future` is one call more
-        arrival = AsyncArrival(request.task_id, future)
         if is_kept:
             self._add(request, function, options, None, needs_exit)
         elif options.idempotency_key:
             submit_shared(
                 self._pending.takers,
                 request.task_id,
-                arrival,
+                AsyncArrival(request.task_id, future),
                 lambda taker: self._add(request, function, options, taker, needs_exit),
             )
         else:
-            self._add(request, function, options, arrival, needs_exit)
+            self._add(request, function, options, AsyncArrival(request.task_id, future), needs_exit)
         return future
 
     def _add(

@@ -140,14 +140,20 @@ class AsyncTaskFuture(Generic[T]):
         return f"<AsyncTaskFuture {self.task_id} {'done' if self.done() else 'pending'}>"
 
 
+class _Shared:
+    """What a client and its views have in common."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        self.connection: AsyncConnection | None = None
+
+
 class _AsyncCalls:
     """What a client and a client with options share."""
 
     _levels: OptionLevels
-
-    def _open_connection(self) -> AsyncConnection | None:
-        """Return the connection, if there is one."""
-        raise NotImplementedError
+    _shared: _Shared
 
     async def _get_connection(self) -> AsyncConnection:
         """Return the connection, made if need be."""
@@ -157,7 +163,9 @@ class _AsyncCalls:
         """Submit `function(*args, **kwargs)` as a task; return what to await for its result. As `Client.submit`."""
         pickled = dumps_function(function)
         payload = dumps_call(args, kwargs)
-        connection = self._open_connection() or await self._get_connection()
+        connection = self._shared.connection
+        if connection is None or not connection.is_usable:
+            connection = await self._get_connection()
         if connection.is_full:
             await connection.drain()
         options = self._levels.of(function)
@@ -173,7 +181,9 @@ class _AsyncCalls:
         check_callable(function)
         pickled = dumps_function(function)
         payload = dumps_call((params,), {})
-        connection = self._open_connection() or await self._get_connection()
+        connection = self._shared.connection
+        if connection is None or not connection.is_usable:
+            connection = await self._get_connection()
         if connection.is_full:
             await connection.drain()
         options = self._levels.of(function)
@@ -350,29 +360,25 @@ class AsyncClient(_AsyncCalls):
         self._levels = client_levels(options)
         check_number("reconnect_seconds", reconnect_seconds, least=0, may_be_none=True)
         self._reconnect_seconds = reconnect_seconds
-        self._connection: AsyncConnection | None = None
+        self._shared = _Shared()
         self._connecting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._is_closed = False
 
-    def _open_connection(self) -> AsyncConnection | None:
-        connection = self._connection
-        return connection if connection is not None and connection.is_usable else None
-
     async def _get_connection(self) -> AsyncConnection:
-        connection = self._open_connection()
-        if connection is not None:
+        connection = self._shared.connection
+        if connection is not None and connection.is_usable:
             return connection
         if self._is_closed:
             raise ServerUnreachable("this client is closed; make a new one")
         loop = asyncio.get_running_loop()
-        if self._connection is not None:
-            self._connection.check_loop()
+        if self._shared.connection is not None:
+            self._shared.connection.check_loop()
         if self._connecting is None or self._connecting[0] is not loop:  # a lock belongs to a loop
             self._connecting = loop, asyncio.Lock()
         async with self._connecting[1]:
-            if self._connection is None or not self._connection.is_usable:
-                self._connection = await self._dial(self._connection)
-            return self._connection
+            if self._shared.connection is None or not self._shared.connection.is_usable:
+                self._shared.connection = await self._dial(self._shared.connection)
+            return self._shared.connection
 
     async def _dial(self, last: AsyncConnection | None) -> AsyncConnection:
         given = (self._address, self._family, self._authkey)
@@ -408,8 +414,8 @@ class AsyncClient(_AsyncCalls):
     async def close(self) -> None:
         """Close the connection; the client can't be used any more. Safe to call twice."""
         self._is_closed = True
-        if self._connection is not None and self._connection.is_usable:
-            await self._connection.close()
+        if self._shared.connection is not None and self._shared.connection.is_usable:
+            await self._shared.connection.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -530,15 +536,13 @@ class AsyncClientView(_AsyncCalls):
 
     def __init__(self, client: AsyncClient, levels: OptionLevels) -> None:
         self._client = client
+        self._shared = client._shared
         self._levels = levels
 
     @takes_options
     def options(self, **options: Unpack[CallOptionArguments]) -> AsyncClientView:
         """As `AsyncClient.options`, on top of the options of this view."""
         return AsyncClientView(self._client, self._levels.nearer(options))
-
-    def _open_connection(self) -> AsyncConnection | None:
-        return self._client._open_connection()
 
     async def _get_connection(self) -> AsyncConnection:
         return await self._client._get_connection()
