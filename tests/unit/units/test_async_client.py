@@ -528,7 +528,7 @@ def test_a_durable_server_that_is_away_is_waited_for(durable_server: FakeServer)
         assert await future == 2
         assert await waiting == 10
         durable_server.close()
-        await _until(lambda: client._shared.connection is not None and not client._connection.is_usable)
+        await _until(lambda: client._shared.connection is not None and not client._shared.connection.is_usable)
         asyncio.get_running_loop().call_later(0.1, durable_server.start)
         assert await client.run(double, 6) == 12  # begun while it was away
 
@@ -558,7 +558,9 @@ def test_a_loop_that_ends_while_the_server_is_away_ends(durable_server: FakeServ
         await client.submit(double, 1)
         await _until(lambda: durable_server.received_of(SubmitTasks))
         durable_server.close()
-        await _until(lambda: client._shared.connection is not None and client._connection._reconnecting is not None)
+        await _until(
+            lambda: client._shared.connection is not None and client._shared.connection._reconnecting is not None
+        )
 
     asyncio.run(main())
 
