@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +230,28 @@ def test_a_frame_that_comes_byte_by_byte_is_a_frame_like_any_other(server: Serve
 def test_a_reader_that_never_reads_its_results_does_not_stop_the_others(
     server: Server, unharmed: psutil.Process
 ) -> None:
+    """From one that has asked for more than a megabyte the server reads no more: sending blocks then."""
+    sent = 0
+
+    def ask_on(sock: socket.socket) -> None:
+        nonlocal sent
+        with suppress(OSError):
+            for number in range(5000):
+                sock.sendall(encode_frame(GetStatus(request_id=number)))
+                sent += 1
+
     with greeted_connection(server) as sock:
-        for number in range(2000):
-            sock.sendall(encode_frame(GetStatus(request_id=number)))
-            if number % 500 == 0:
+        sock.settimeout(None)
+        asking = threading.Thread(target=ask_on, args=(sock,))
+        asking.start()
+        try:
+            for least in (1, 100, 300):
+                wait_until(lambda least=least: sent >= least)  # type: ignore[misc]
                 with server.client() as client:
                     assert client.run(tasks.double, 4) == 8
+        finally:
+            sock.shutdown(socket.SHUT_RDWR)
+            asking.join()
 
 
 def test_a_request_with_nonsense_in_it_is_refused_by_name(server: Server, unharmed: psutil.Process) -> None:
