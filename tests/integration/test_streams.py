@@ -342,3 +342,23 @@ def test_a_result_that_is_out_with_the_caller_is_held_by_nobody_else(client: Cli
         gc.collect()
         assert sys.getrefcount(value) == 2
     results.close()
+
+
+@pytest.mark.parametrize("isolation", ["task", "worker"])
+def test_a_task_that_leaves_a_stream_of_large_results_ends(tmp_path: Path, isolation: str) -> None:
+    """What it says at its end is heard, although it reads no more of what it was sent."""
+    with Server(tmp_path / "logs", num_workers=3, isolation=isolation) as server, server.client() as client:  # type: ignore[arg-type]
+        for _ in range(3):
+            assert client.submit(tasks.take_the_first, 6).result(20) == 20_000_000
+
+
+def test_leaving_a_stream_cancels_the_rest_although_large_results_are_unread(tmp_path: Path) -> None:
+    with (
+        Server(tmp_path / "logs", num_workers=6) as server,
+        server.client() as client,
+        server.client() as other,
+    ):
+        results = client.imap(tasks.large_or_long, range(6), window=6)
+        assert len(next(results)) == 20_000_000
+        results.close()
+        wait_until(lambda: not other.tasks(state="running"))

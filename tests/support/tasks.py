@@ -483,3 +483,22 @@ def ask_and_never_read(count: int) -> int:
                 return number
             sock.send(encode_frame(ListTasks(request_id=number)))
     return count
+
+
+def twenty_megabytes(_number: int) -> bytes:
+    return b"x" * 20_000_000
+
+
+def take_the_first(count: int) -> int:
+    """Leave a stream of large results after the first; return its size."""
+    with palpable.Client() as client:
+        for blob in client.imap(twenty_megabytes, range(count)):
+            return len(blob)
+    return 0
+
+
+def large_or_long(number: int) -> bytes:
+    if number < 3:
+        return b"x" * 20_000_000
+    time.sleep(60)
+    return b""

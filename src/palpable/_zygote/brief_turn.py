@@ -29,6 +29,7 @@ _WEXITED_NOHANG_NOWAIT = 4 | 1 | 0x01000000
 _SIGKILL = 9
 _SIGNAL_BYTES = 128
 _CHILDREN_BYTES = 4096
+_PART_BYTES = 2048
 _LONG_MILLISECONDS = (1 << 31) - 1
 """24 days. For a negative number, which means for ever, ctypes raises and catches an exception."""
 
@@ -134,7 +135,9 @@ def make_turn(
             wait4(pid, status, 0, usage)
             spool = alive.pop(pid)
             size = pread(children_fd, children_address, _CHILDREN_BYTES, 0)
-            ints[strays_at] = kill_strays() if count_spaces(b" ", 0, size) > len(alive) else 0
+            # The kernel lists half a page at least, if there is as much; then this may not be all.
+            is_more = size >= _PART_BYTES or count_spaces(b" ", 0, size) > len(alive)
+            ints[strays_at] = kill_strays() if is_more else 0
             if socketpair(_AF_UNIX, _SOCK_STREAM_CLOEXEC, 0, ends_address):
                 on_not_forked(replacement.record, spool)
                 return True

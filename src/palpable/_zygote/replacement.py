@@ -28,8 +28,13 @@ RECORD_BYTES = _INTS_AT + 4 * _INT
 _usage = struct.Struct("=5q")
 _ints = struct.Struct("=3i")
 
-FITS_HERE = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
-"""Whether the C structures are laid out as stated here: on Linux with 64 bits."""
+FITS_HERE = (
+    sys.platform == "linux"
+    and ctypes.sizeof(ctypes.c_void_p) == 8
+    and sys.byteorder == "little"
+    and os.uname().machine in ("x86_64", "aarch64", "riscv64", "loongarch64", "ppc64le")
+)
+"""Whether the C structures and constants are as stated here and in `brief_turn`; tried on x86_64 alone."""
 
 
 class Replacement:

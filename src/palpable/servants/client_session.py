@@ -200,8 +200,16 @@ class ClientSession(asyncio.Protocol):
 
     def _serve(self, requests: deque[Any]) -> None:
         handle, intake = self._admission.requests.handle, self._intake
-        while requests and not intake.is_congested:
-            handle(self, requests.popleft())
+        waiting: list[Any] = []
+        try:
+            while requests:
+                request = requests.popleft()
+                if intake.must_wait(request):
+                    waiting.append(request)
+                else:
+                    handle(self, request)
+        finally:
+            requests.extendleft(reversed(waiting))
 
     def _unread_bytes(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()

@@ -5,8 +5,12 @@ Runs in: the server process.
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from collections.abc import Callable
+
+logger = logging.getLogger("palpable.server")
 
 TAIL_LINES = 20
 """Lines of output that go with a failed result."""
@@ -151,3 +155,18 @@ def empty_spool(spool_path: str) -> None:
         os.truncate(spool_path, 0)
     except OSError:
         pass  # removed by a task; the zygote still holds it open, and what is written there is lost, no more
+
+
+def set_aside_spool(path: str, number: int) -> str:
+    """Move what is in a spool file to a file of its own, and return the path of that: another process uses the spool.
+
+    Args:
+        number: no other content set aside has it.
+    """
+    aside = f"{path}.{number}"
+    try:
+        shutil.copyfile(path, aside)
+    except OSError as error:  # the disk is full; the output is lost, and is not mistaken for that of the other
+        logger.warning("the output of a task whose end is put off is lost: %s", error)
+    empty_spool(path)
+    return aside

@@ -237,10 +237,9 @@ class ProcessLink:
     def _on_readable(self) -> None:
         self._receive()
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether the next request has to wait, until the task has read the answers to those before."""
-        return not self._is_draining and self._intake.is_congested
+    def must_wait(self, request: Any) -> bool:
+        """Whether this request has to wait, until the task has read the answers to those before."""
+        return not self._is_draining and self._intake.must_wait(request)
 
     @property
     def has_unheard(self) -> bool:

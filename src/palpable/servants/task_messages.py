@@ -6,23 +6,17 @@ Runs in: the server process. Speaks with: the task processes, through their link
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from palpable._core import events
-from palpable._wire.messages import (
-    GetStatus,
-    ListTasks,
-    ProcessExit,
-    QueryResults,
-    ReadLogs,
-    TaskEnded,
-    TaskProgressed,
-    TaskSaid,
-)
+from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskSaid
 from palpable.servants.delivery import Peer
-from palpable.servants.output_store import empty_spool, spool_size
+from palpable.servants.intake import HAVE_LARGE_ANSWERS
+from palpable.servants.output_store import empty_spool, set_aside_spool, spool_size
 from palpable.servants.process_link import ProcessLink
 
 if TYPE_CHECKING:
@@ -31,9 +25,6 @@ if TYPE_CHECKING:
 task_logger = logging.getLogger("palpable.tasks")
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "PRINT": 20, "WARNING": 30, "ERROR": 40}
-
-QUESTIONS = frozenset({GetStatus, ListTasks, QueryResults, ReadLogs})
-"""What nobody has to answer once the process that asked is gone."""
 
 
 class TaskMessages:
@@ -58,6 +49,7 @@ class TaskMessages:
         endings: list[TaskEnded] = []
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
         is_reused = link.isolation == "worker"
+        waiting: list[Any] = []
         while messages:
             message = messages.popleft()
             if type(message) is TaskEnded:
@@ -78,15 +70,18 @@ class TaskMessages:
                 task = self._manager.engine.tasks.get(message.task_id)
                 if task is not None:
                     task.progress = (message.done, message.total, message.note)
-            elif link.is_congested or self._manager.is_recovering:
-                messages.appendleft(message)  # it goes on when the task has read, and when everything is known
-                return
-            elif not link.has_exited or type(message) not in QUESTIONS:
+            elif self._manager.is_recovering:
+                messages.appendleft(message)  # it goes on when everything is known
+                break
+            elif link.must_wait(message):
+                waiting.append(message)  # it goes on when the task has read
+            elif not link.has_exited or type(message) not in HAVE_LARGE_ANSWERS:  # nobody has to be told that any more
                 link.inside_task = runner.inbox[0].task_id if runner is not None and runner.inbox else ""
                 if not link.inside_task:
                     continue  # its task was ended by force; the process is about to go
                 self._manager.peers[link.connection_id] = link
                 self._on_request(link, message)
+        messages.extendleft(reversed(waiting))
         if endings:
             self._manager.handle(events.TasksEnded(link.runner_id, endings))
 
@@ -104,12 +99,16 @@ class TaskMessages:
         late, self._late_exits = self._late_exits, []
         for link, process_exit in late:
             self.on_exited(link, process_exit)
+            with suppress(OSError):
+                os.unlink(link.spool_path)
 
     def on_exited(self, link: ProcessLink, process_exit: ProcessExit | None) -> None:
         """The process behind a link is gone; None: killed together with its zygote."""
         link.has_exited = True
         link.drain()
         if link.has_unheard and self._manager.is_recovering:
+            if link.spool_path:
+                link.spool_path = set_aside_spool(link.spool_path, link.runner_id)
             self._late_exits.append((link, process_exit))  # what it asked for, it asked before
             return
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
