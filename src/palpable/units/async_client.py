@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from msgspec.structs import replace
 
@@ -31,24 +29,20 @@ from palpable._wire.messages import (
     PurgeTasks,
     QueryResults,
     QuitServer,
-    ReadLogs,
     RetryTasks,
-    StopReading,
     TaskInfo,
     TaskOptions,
     TaskReport,
     TaskRequest,
 )
 from palpable._wire.payload import (
-    PickledFunction,
     dumps_call,
     dumps_function,
-    dumps_params,
     dumps_procedure,
-    exception_of,
     name_of,
-    result_of,
 )
+from palpable.units.async_chunks import cancel_tasks, run_chunks
+from palpable.units.async_task_future import AsyncTaskFuture, log_pieces, opened, unknown_task
 from palpable.units.client import checked_task_ids, listed
 from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
@@ -64,80 +58,6 @@ if TYPE_CHECKING:
     from palpable.procedures.procedure import Procedure
 
 T = TypeVar("T")
-
-
-class AsyncTaskFuture(Generic[T]):
-    """What a submitted task will return: `await future`.
-
-    Cancelling who awaits it leaves the task alone; `cancel` ends it. May be awaited several times, and by several.
-
-    Attributes:
-        task_id: which task.
-    """
-
-    __slots__ = ("__weakref__", "_connection", "_report", "task_id")
-
-    def __init__(self, task_id: str, connection: AsyncConnection, report: asyncio.Future[TaskReport]) -> None:
-        self.task_id = task_id
-        self._connection = connection
-        self._report = report
-
-    def __await__(self) -> Generator[Any, None, T]:
-        report = self._report
-        if not report.done():
-            yield from self._wait().__await__()
-        value: T = _opened(report.result())
-        return value
-
-    async def _wait(self) -> None:
-        if self._connection.is_inside_task:
-            await self._connection.wait_for_tasks([self._report], lambda: [self.task_id])
-        await asyncio.shield(self._report)
-
-    def done(self) -> bool:
-        """Whether the task has ended, in any way."""
-        return self._report.done()
-
-    async def state(self) -> str:
-        """Return "ready", "running", "retrying", "succeeded" and so on, as the server sees it now."""
-        info = None if self.done() else await self._info()
-        if info is not None:
-            return info.state
-        if not self.done():
-            return "ready"  # it is not sent yet
-        has_report = not self._report.cancelled() and self._report.exception() is None
-        return self._report.result().state if has_report else "failed"
-
-    async def progress(self) -> tuple[float, float, str] | None:
-        """Return (done, total, note) as the task last said by `Messenger.progress`; None if it said nothing."""
-        info = await self._info()
-        return None if info is None else info.progress
-
-    async def logs(self) -> str:
-        """Return what the task printed so far. Raises UnknownTask: the server knows it no more."""
-        return "".join([piece async for piece in _log_pieces(self._connection, self.task_id, follow=False)])
-
-    def follow_logs(self) -> AsyncIterator[str]:
-        """Yield what the task printed, and then what it prints, until it has ended."""
-        return _log_pieces(self._connection, self.task_id, follow=True)
-
-    async def _info(self) -> TaskInfo | None:
-        answer = await self._connection.answer_to(
-            lambda request_id: ListTasks(request_id=request_id, task_ids=[self.task_id])
-        )
-        return answer.tasks[0] if answer.tasks else None
-
-    async def cancel(self) -> bool:
-        """End the task, queued or running; return whether that was done. False: it had ended."""
-        if self.done():
-            return False
-        answer = await self._connection.answer_to(
-            lambda request_id: CancelTasks(request_id=request_id, task_ids=[self.task_id])
-        )
-        return bool(answer.cancelled[0])
-
-    def __repr__(self) -> str:
-        return f"<AsyncTaskFuture {self.task_id} {'done' if self.done() else 'pending'}>"
 
 
 class _Shared:
@@ -169,9 +89,8 @@ class _AsyncCalls:
         if connection.is_full:
             await connection.drain()
         options = self._levels.of(function)
-        task_id = task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
-        request = TaskRequest(task_id, "call", pickled.key, payload, pickled.name)
-        return AsyncTaskFuture(task_id, connection, connection.submit(request, pickled.data, options))
+        request = TaskRequest(_new_task_id(options), "call", pickled.key, payload, pickled.name)
+        return AsyncTaskFuture(request.task_id, connection, connection.submit(request, pickled.data, options))
 
     async def run(self, function: Callable[[Any], T], params: Any) -> T:
         """Return `function(params)`, called in a task; raises what it raises.
@@ -192,11 +111,11 @@ class _AsyncCalls:
         try:
             if connection.is_inside_task:
                 await connection.wait_for_tasks([report], lambda: [request.task_id])
-            value: T = _opened(await report)
+            value: T = opened(await report)
         except asyncio.CancelledError:
             report.cancel()
             if options.ends_with_client and not options.idempotency_key:
-                _cancel_tasks(connection, [request.task_id])
+                cancel_tasks(connection, [request.task_id])
             raise
         return value
 
@@ -227,10 +146,10 @@ class _AsyncCalls:
             if not isinstance(size, int):
                 size = automatic_chunksize(len(listed), _workers(connection), is_watched=on_progress is not None)
             chunks = [listed[start : start + size] for start in range(0, len(listed), size)]
-            futures = await _run_chunks(connection, pickled, chunks, options, is_single=is_single, report=on_progress)
+            futures = await run_chunks(connection, pickled, chunks, options, is_single=is_single, report=on_progress)
         values: list[T] = []
         for future in futures:
-            value = _opened(future._report.result())
+            value = opened(future._report.result())
             values.append(value) if is_single else values.extend(value)
         return values
 
@@ -446,10 +365,10 @@ class AsyncClient(_AsyncCalls):
         wait_seconds = -1.0 if timeout_seconds is None else timeout_seconds
         report = await _query(await self._get_connection(), task_id, wait_seconds, take=False)
         if report is None:
-            raise _unknown(task_id)
+            raise unknown_task(task_id)
         if not report.outcome:
             raise TimeoutError(f"task {task_id} has not ended within {timeout_seconds:g} s")
-        return _opened(report)
+        return opened(report)
 
     async def cancel(self, task_id: str) -> bool:
         """End a task, queued or running; return whether that was done. False: it had ended, or is not known."""
@@ -480,14 +399,14 @@ class AsyncClient(_AsyncCalls):
     async def logs(self, task_id: str) -> str:
         """Return what a task printed so far. Raises UnknownTask: the server knows no such task."""
         connection = await self._get_connection()
-        return "".join([piece async for piece in _log_pieces(connection, task_id, follow=False)])
+        return "".join([piece async for piece in log_pieces(connection, task_id, follow=False)])
 
     def follow_logs(self, task_id: str) -> AsyncIterator[str]:
         """Yield what a task printed, and then what it prints, until it has ended."""
         return self._followed_logs(task_id)
 
     async def _followed_logs(self, task_id: str) -> AsyncGenerator[str, None]:
-        async with aclosing(_log_pieces(await self._get_connection(), task_id, follow=True)) as pieces:
+        async with aclosing(log_pieces(await self._get_connection(), task_id, follow=True)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -548,49 +467,6 @@ class AsyncClientView(_AsyncCalls):
         return await self._client._get_connection()
 
 
-class _FailsOnError:
-    """Mirrors a future of a report as one that fails when the task did, for `asyncio.wait`."""
-
-    @staticmethod
-    def of(report: asyncio.Future[TaskReport]) -> asyncio.Future[TaskReport]:
-        mirror: asyncio.Future[TaskReport] = report.get_loop().create_future()
-
-        def copy(done: asyncio.Future[TaskReport]) -> None:
-            if mirror.done():
-                return
-            if _is_success(done):
-                mirror.set_result(done.result())
-            else:
-                mirror.set_exception(ServerUnreachable("the task failed"))
-                mirror.exception()
-
-        report.add_done_callback(copy)
-        return mirror
-
-
-def _is_success(report: asyncio.Future[TaskReport]) -> bool:
-    return not report.cancelled() and report.exception() is None and report.result().outcome == "succeeded"
-
-
-def _opened(report: TaskReport) -> Any:
-    if report.outcome == "succeeded":
-        return result_of(report)
-    error = exception_of(report)
-    try:
-        raise error
-    finally:
-        del error  # the traceback holds this frame
-
-
-def _cancel_unfinished(connection: AsyncConnection, futures: Sequence[AsyncTaskFuture[Any]]) -> None:
-    _cancel_tasks(connection, [future.task_id for future in futures if not future.done()])
-
-
-def _cancel_tasks(connection: AsyncConnection, task_ids: Sequence[str]) -> None:
-    if task_ids:
-        connection.ask_and_forget(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
-
-
 async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
     if not isinstance(task_id, str):
         raise TypeError(f"task_id must be a string, not {task_id!r}")
@@ -601,86 +477,8 @@ async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float,
     return report
 
 
-async def _log_pieces(connection: AsyncConnection, task_id: str, *, follow: bool) -> AsyncGenerator[str, None]:
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    request = connection.ask(lambda request_id: ReadLogs(request_id=request_id, task_id=task_id, follow=follow))
-    try:
-        while True:
-            await request.news()
-            if request.error is not None:
-                raise request.error
-            for piece in request.take_pieces():
-                if not piece.is_known:
-                    raise _unknown(task_id)
-                text = decode(piece.data, piece.is_last)
-                if text:
-                    yield text
-                if piece.is_last:
-                    return
-    finally:
-        connection.forget(request)
-        if not request.is_done():
-            connection.send(StopReading(request_id=request.request_id))
-
-
-def _unknown(task_id: str) -> UnknownTask:
-    return UnknownTask(
-        f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
-    )
-
-
 def _new_task_id(options: TaskOptions) -> str:
     return task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
-
-
-def _submit_chunk(
-    connection: AsyncConnection, pickled: PickledFunction, chunk: list[Any], options: TaskOptions, *, is_single: bool
-) -> AsyncTaskFuture[Any]:
-    form: Literal["call", "chunk"] = "call" if is_single else "chunk"
-    payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
-    request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
-    report = connection.submit(request, pickled.data, options)
-    return AsyncTaskFuture(request.task_id, connection, report)
-
-
-async def _run_chunks(
-    connection: AsyncConnection,
-    pickled: PickledFunction,
-    chunks: list[list[Any]],
-    options: TaskOptions,
-    *,
-    is_single: bool,
-    report: Callable[[int], None] | None,
-) -> list[AsyncTaskFuture[Any]]:
-    """Return the futures of the chunks, all of which have succeeded; the first failure is raised, and ends the rest."""
-    futures: list[AsyncTaskFuture[Any]] = []
-    done_count = 0
-
-    def add(size: int, _: object) -> None:
-        nonlocal done_count
-        done_count += size
-        assert report is not None
-        report(done_count)
-
-    try:
-        for chunk in chunks:
-            await connection.drain()
-            future = _submit_chunk(connection, pickled, chunk, options, is_single=is_single)
-            futures.append(future)
-            if report is not None:
-                future._report.add_done_callback(partial(add, len(chunk)))
-        await connection.wait_for_tasks(
-            [_FailsOnError.of(future._report) for future in futures],
-            lambda: [future.task_id for future in futures if not future.done()],
-            until=asyncio.FIRST_EXCEPTION,
-        )
-        failed = next((future for future in futures if future.done() and not _is_success(future._report)), None)
-        if failed is not None:
-            _opened(failed._report.result())  # raises
-    except BaseException:
-        _cancel_unfinished(connection, futures)
-        raise
-    return futures
 
 
 def _isolation(connection: AsyncConnection, options: TaskOptions) -> str:
