@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 import ssl
@@ -135,13 +137,33 @@ def _connect_unix(sock: socket.socket, path: str) -> None:
     """Connect, and wait for our turn while more wait to be accepted than the server's queue holds."""
     # With a timeout of Python's, `connect` would not wait but fail at once (EAGAIN): the kernel waits for room in the
     # queue of a Unix socket only while it blocks, and this is the timeout that it knows.
-    if hasattr(socket, "SO_SNDTIMEO"):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(CONNECT_SECONDS), 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(CONNECT_SECONDS), 0))
+    try:
         sock.connect(path)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
-    else:
+    except ConnectionRefusedError:
+        _wait_while_it_is_made(path)
         sock.connect(path)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
     sock.settimeout(CONNECT_SECONDS)
+
+
+def _wait_while_it_is_made(path: str) -> None:
+    """Return when no server is between making the socket's file there and listening on it.
+
+    Whoever waits for the file to appear connects in between. A server holds the folder meanwhile (`listener.py`).
+    """
+    try:
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # we may not read it; then there is nothing to wait for
+    try:
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            time.sleep(0.001)
+    finally:
+        os.close(folder)
 
 
 def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:

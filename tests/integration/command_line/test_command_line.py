@@ -24,6 +24,7 @@ from palpable.units.task_exceptions import TaskCancelled, TaskKilledByQuitSignal
 from support import tasks
 from support.command_line import PALPABLE, Serve, answer, first_line, palpable, refusal, started
 from support.processes import is_alive, wait_gone
+from support.scripts import run_script
 from support.wait import wait_until
 
 TLS = Path(__file__).parents[2] / "support" / "tls"
@@ -75,6 +76,30 @@ def test_a_signal_while_it_starts_leaves_nothing_behind(delay_seconds: float, ho
         assert process.returncode in (0, -signal.SIGTERM)
         assert not errors
     assert not (home / "server.sock").exists()
+
+
+SIGNALLED_IN_AN_IMPORT = """
+    import os, signal, sys
+
+    class Signalling:
+        def find_spec(self, name, path, target=None):
+            if name == "palpable.servants.listener":
+                print("signalled", flush=True)
+                os.kill(os.getpid(), signal.{number})
+                print("goes on", flush=True)
+
+    sys.meta_path.insert(0, Signalling())
+    sys.argv[1:] = ["serve"]
+    from palpable.__main__ import main
+    main()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_while_the_server_is_imported_is_heard_afterwards(number: str, home: Path, tmp_path: Path) -> None:
+    source = SIGNALLED_IN_AN_IMPORT.format(number=number)
+    assert run_script(tmp_path, source) == "signalled\ngoes on\n"
+    assert not home.exists()
 
 
 def test_the_key_is_kept_when_the_server_starts_again(serve: Serve, home: Path) -> None:

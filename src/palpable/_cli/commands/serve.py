@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -139,6 +140,7 @@ def command(
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key are given together")
     with _ending_quietly():
+        _import_server()
         where = ServingAddress.choose(socket, host, port, tls_certificate, authkey_file)
         has_listened = False
 
@@ -255,6 +257,22 @@ RECOVERED = {
 def _recovery(counts: dict[str, int]) -> str:
     parts = [f"{counts[what]} {text}" for what, text in RECOVERED.items() if counts.get(what)]
     return f" Recovered: {', '.join(parts)}." if parts else ""
+
+
+def _import_server() -> None:
+    """Import what the server runs on, and hear of signals afterwards.
+
+    Their handlers raise. In the midst of an import, that leaves the file that is being read to the garbage collector.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    try:
+        import palpable.servants.server
+        import palpable.servants.server_process  # noqa: F401
+
+        with contextlib.suppress(ImportError):
+            import uvloop  # noqa: F401
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
