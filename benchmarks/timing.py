@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, sleep
 
 
 def per_second(
@@ -32,8 +32,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)]
 
 
-def call_seconds(call: Callable[[], object], calls: int, seconds: float) -> list[float]:
-    """Return the durations of calls made one after the other: `calls` of them, or fewer if `seconds` are over."""
+def call_seconds(call: Callable[[], object], calls: int, seconds: float, pause_seconds: float = 0.0) -> list[float]:
+    """Return the durations of calls made one after the other: `calls` of them, or fewer if `seconds` are over.
+
+    Args:
+        pause_seconds: slept after each call.
+    """
     durations: list[float] = []
     started = perf_counter()
     while len(durations) < calls:
@@ -43,4 +47,6 @@ def call_seconds(call: Callable[[], object], calls: int, seconds: float) -> list
         durations.append(after - before)
         if after - started > seconds and len(durations) >= 3:
             break
+        if pause_seconds:
+            sleep(pause_seconds)
     return durations
