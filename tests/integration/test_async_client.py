@@ -30,6 +30,20 @@ def test_an_async_client_serves_many_coroutines_without_a_thread(server: Server)
     assert asyncio.run(main()) == [number * 2 for number in range(20)]
 
 
+def test_an_argument_of_a_wrong_type_costs_nobody_what_is_pending(server: Server, tmp_path: Path) -> None:
+    async def main() -> str:
+        async with AsyncClient(server.address, server.family, server.authkey) as client:
+            pending = await client.submit(tasks.hold, str(tmp_path))
+            wrong: Any = [5]
+            for question in (client.cancel(wrong), client.logs(wrong), client.tasks(tags=wrong), client.purge(wrong)):
+                with pytest.raises(TypeError, match="must be a string"):
+                    await question
+            (tmp_path / "holding.go").touch()
+            return await pending
+
+    assert asyncio.run(main()) == "holding"
+
+
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_call_that_is_cancelled_ends_its_task_only_if_asked(
     server: Server, client: Client, tmp_path: Path, is_asked: bool

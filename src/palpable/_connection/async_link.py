@@ -119,9 +119,13 @@ class AsyncLink(asyncio.Protocol):
             self.proven.set_result(None)
 
     def _refuse(self, error: Exception) -> None:
+        self._fail_proof(error)
+        self.abort()
+
+    def _fail_proof(self, error: Exception) -> None:
         if not self.proven.done():
             self.proven.set_exception(error)
-        self.abort()
+            self.proven.exception()  # who was to look at it may have been cancelled; asyncio would complain
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -163,8 +167,7 @@ class AsyncLink(asyncio.Protocol):
         if self.broken:
             return
         self.broken = reason
-        if not self.proven.done():
-            self.proven.set_exception(unreachable(self._address, ConnectionResetError(reason)))
+        self._fail_proof(unreachable(self._address, ConnectionResetError(reason)))
         self._writable.set()
         self.is_full = self._is_turn_due
         self.abort()

@@ -1,8 +1,13 @@
-"""Numbers that users pass, checked at once."""
+"""Numbers and names that users pass, checked at once.
+
+What is of a wrong type must not leave: the server understands nothing more of a connection that says such a thing, and
+everybody else who uses it loses what is pending.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -44,3 +49,41 @@ def check_number(
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
     if not least <= value <= most:  # False for NaN too
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def checked_task_id(task_id: Any) -> str:
+    """Return `task_id`, which may be of a class derived from `str`, as a string. Raises TypeError: it is none."""
+    return _checked_string("task_id", task_id)
+
+
+def checked_task_ids(task_ids: Any) -> list[str]:
+    """Return `task_ids` as a list. Raises TypeError: they are no strings, or one string."""
+    if isinstance(task_ids, str):
+        raise TypeError(f"task_ids must be a list of strings, not the string {task_ids!r}")
+    return [checked_task_id(task_id) for task_id in task_ids]
+
+
+def checked_names(name: str, names: str | Sequence[str] | None) -> list[str]:
+    """Return one string, or several, or none, as a list.
+
+    Args:
+        name: of the parameter, for the message.
+
+    Raises:
+        TypeError: they are no strings.
+    """
+    if names is None:
+        return []
+    if isinstance(names, str):
+        return [_checked_string(name, names)]
+    try:
+        listed = list(names)
+    except TypeError:
+        raise TypeError(f"{name} must be a string, a list of strings, or None, not {names!r}") from None
+    return [_checked_string(f"each of {name}", one) for one in listed]
+
+
+def _checked_string(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    return str.__str__(value)  # a plain one: no message takes a string of numpy, say

@@ -35,5 +35,5 @@ def wait_until_ready(
     for fd, interest in interests.items():
         poll.register(fd, interest)  # a closed socket has -1, which is a ValueError here
     # Rounded up, or the last millisecond would be spent in a busy loop; poll takes 31 bits.
-    milliseconds = None if timeout_seconds is None else min(max(0, math.ceil(timeout_seconds * 1000)), 2**31 - 1)
+    milliseconds = None if timeout_seconds is None else math.ceil(min(max(0.0, timeout_seconds * 1000), 2**31 - 1))
     return {fd for fd, _ in poll.poll(milliseconds)}

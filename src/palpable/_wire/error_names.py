@@ -11,7 +11,8 @@ def class_name(kind: type) -> str:
 
     A class of a script is `__main__.Name` in the task too, though it travelled by value.
     """
-    return f"{kind.__module__}.{kind.__qualname__}"
+    # Names that are set may have surrogates, which can't be sent.
+    return f"{kind.__module__}.{kind.__qualname__}".encode("utf-8", "backslashreplace").decode()
 
 
 def names_of_bases(kind: type) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ class PickledException(NamedTuple):
 def dumps_exception(error: BaseException) -> PickledException:
     """Return `error` pickled, with its traceback. Never raises an `Exception`, whatever the exception's class does."""
     kind = type(error)
-    error_type = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    error_type, error_message = (_cut(text, _MAX_MESSAGE_CHARACTERS) for text in (name, _text_of(error)))
     payload: bytes | None = None
     # A class made in this task has no `except` that waits for it: half of its instance is worth less than the text.
     ways = (_dumps_its_own_way, _dumps_piece_by_piece) if _is_known_elsewhere(kind) else (_dumps_its_own_way,)
@@ -50,7 +51,7 @@ def dumps_exception(error: BaseException) -> PickledException:
             break
         except Exception:  # its class is the user's, and may raise anything
             continue
-    return PickledException(payload, error_type, _cut(_text_of(error), _MAX_MESSAGE_CHARACTERS), _traceback_of(error))
+    return PickledException(payload, error_type, error_message, _traceback_of(error))
 
 
 def _is_known_elsewhere(kind: type) -> bool:

@@ -55,14 +55,16 @@ def dumps_function(function: Callable[..., Any]) -> PickledFunction:
 
 
 def name_of(function: Any) -> str:
-    """Return the qualified name of a function, or of what stands for one. Never raises."""
+    """Return the qualified name of a function, or of what stands for one; can be sent. Never raises."""
     while isinstance(function, functools.partial):
         function = function.func
     try:
         name = getattr(function, "__qualname__", None)
-        return name if isinstance(name, str) else type(function).__qualname__
+        name = name if isinstance(name, str) else type(function).__qualname__
     except Exception:  # the callable is the user's, and may raise anything
-        return type(function).__qualname__
+        name = type(function).__qualname__
+    # It can be set to a string of any class, with any surrogates in it. In a batch that would take the others along.
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:

@@ -16,7 +16,7 @@ from palpable._connection.async_connection import AsyncConnection
 from palpable._connection.async_lazy_map import async_lazy_map
 from palpable._connection.async_link import AsyncLink, open_link
 from palpable._connection.bulk import automatic_chunksize
-from palpable._connection.checks import check_number
+from palpable._connection.checks import check_number, checked_names, checked_task_id, checked_task_ids
 from palpable._connection.dialing import check_tls, resolve_again
 from palpable._connection.questions import PAGE_TASKS
 from palpable._connection.reconnecting import delays, seconds_to_try
@@ -43,7 +43,6 @@ from palpable._wire.payload import (
 )
 from palpable.units.async_chunks import cancel_tasks, run_chunks
 from palpable.units.async_task_future import AsyncTaskFuture, log_pieces, opened, unknown_task
-from palpable.units.client import checked_task_ids, listed
 from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
 from palpable.units.task_calls import bar_for, check_callable, check_chunksize
@@ -349,6 +348,7 @@ class AsyncClient(_AsyncCalls):
 
     async def query_result(self, task_id: str, *, keep: bool = False) -> TaskResult | None:
         """Return how a task stands, at once. As `Client.query_result`."""
+        task_id = checked_task_id(task_id)
         report = await _query(await self._get_connection(), task_id, 0.0, take=not keep)
         return None if report is None else TaskResult.from_report(report)
 
@@ -361,8 +361,9 @@ class AsyncClient(_AsyncCalls):
 
     async def result(self, task_id: str, timeout_seconds: float | None = None) -> Any:
         """Wait for a task, and return what it returned; raises what it raised. As `Client.result`."""
+        task_id = checked_task_id(task_id)
         check_number("timeout_seconds", timeout_seconds, least=0, may_be_none=True)
-        wait_seconds = -1.0 if timeout_seconds is None else timeout_seconds
+        wait_seconds = -1.0 if timeout_seconds is None else float(timeout_seconds)
         report = await _query(await self._get_connection(), task_id, wait_seconds, take=False)
         if report is None:
             raise unknown_task(task_id)
@@ -372,8 +373,9 @@ class AsyncClient(_AsyncCalls):
 
     async def cancel(self, task_id: str) -> bool:
         """End a task, queued or running; return whether that was done. False: it had ended, or is not known."""
+        task_ids = [checked_task_id(task_id)]
         connection = await self._get_connection()
-        answer = await connection.answer_to(lambda request_id: CancelTasks(request_id=request_id, task_ids=[task_id]))
+        answer = await connection.answer_to(lambda request_id: CancelTasks(request_id=request_id, task_ids=task_ids))
         return bool(answer.cancelled[0])
 
     async def retry(self, task_ids: Sequence[str]) -> list[str | None]:
@@ -388,22 +390,23 @@ class AsyncClient(_AsyncCalls):
     async def purge(self, state: str | Sequence[str] | None = None, older_than_seconds: float = 0.0) -> int:
         """Remove tasks that have ended; return how many. As `Client.purge`."""
         check_number("older_than_seconds", older_than_seconds, least=0)
-        seconds = float(older_than_seconds)
+        states, seconds = checked_names("state", state), float(older_than_seconds)
         connection = await self._get_connection()
         answer = await connection.answer_to(
-            lambda request_id: PurgeTasks(request_id=request_id, states=listed(state), older_than_seconds=seconds)
+            lambda request_id: PurgeTasks(request_id=request_id, states=states, older_than_seconds=seconds)
         )
         count: int = answer.count
         return count
 
     async def logs(self, task_id: str) -> str:
         """Return what a task printed so far. Raises UnknownTask: the server knows no such task."""
+        task_id = checked_task_id(task_id)
         connection = await self._get_connection()
         return "".join([piece async for piece in log_pieces(connection, task_id, follow=False)])
 
     def follow_logs(self, task_id: str) -> AsyncIterator[str]:
         """Yield what a task printed, and then what it prints, until it has ended."""
-        return self._followed_logs(task_id)
+        return self._followed_logs(checked_task_id(task_id))
 
     async def _followed_logs(self, task_id: str) -> AsyncGenerator[str, None]:
         async with aclosing(log_pieces(await self._get_connection(), task_id, follow=True)) as pieces:
@@ -415,12 +418,13 @@ class AsyncClient(_AsyncCalls):
     ) -> list[TaskInfo]:
         """Return the tasks the server knows, newest first. As `Client.tasks`."""
         check_number("limit", limit, least=0, is_whole=True)
+        states, all_tags = checked_names("state", state), checked_names("tags", tags)
         connection = await self._get_connection()
         tasks: list[TaskInfo] = []
         before: int | None = None
         while len(tasks) < limit:
-            size = min(limit - len(tasks), PAGE_TASKS)
-            request = ListTasks(request_id=0, states=listed(state), limit=size, before=before, tags=listed(tags))
+            size = min(int(limit) - len(tasks), PAGE_TASKS)
+            request = ListTasks(request_id=0, states=states, limit=size, before=before, tags=all_tags)
             answer = await connection.answer_to(lambda request_id: replace(request, request_id=request_id))  # noqa: B023
             tasks += answer.tasks
             if len(answer.tasks) < size:
@@ -468,8 +472,6 @@ class AsyncClientView(_AsyncCalls):
 
 
 async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
-    if not isinstance(task_id, str):
-        raise TypeError(f"task_id must be a string, not {task_id!r}")
     answer = await connection.answer_to(
         lambda request_id: QueryResults(request_id=request_id, task_ids=[task_id], wait_seconds=wait_seconds, take=take)
     )

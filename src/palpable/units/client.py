@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from palpable._connection import address as addresses
 from palpable._connection import inside, questions
-from palpable._connection.checks import check_number
+from palpable._connection.checks import check_number, checked_names, checked_task_id, checked_task_ids
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.messages import DrainServer, GetStatus, QuitServer, TaskInfo
 from palpable._wire.payload import exception_of, result_of
@@ -267,7 +267,7 @@ class Client(_Calls):
         it is queued or runs. Otherwise it has ended, and its result is removed from the server, unless `keep` says
         otherwise.
         """
-        _check_task_id(task_id)
+        task_id = checked_task_id(task_id)
         (report,) = questions.query_results(self._get_connection(), [task_id], take=not keep)
         return None if report is None else TaskResult.from_report(report)
 
@@ -288,9 +288,9 @@ class Client(_Calls):
             TimeoutError: it has not ended in that time.
             UnknownTask: the server knows no such task.
         """
-        _check_task_id(task_id)
+        task_id = checked_task_id(task_id)
         check_number("timeout_seconds", timeout_seconds, least=0, may_be_none=True)
-        wait_seconds = -1.0 if timeout_seconds is None else timeout_seconds
+        wait_seconds = -1.0 if timeout_seconds is None else float(timeout_seconds)
         (report,) = questions.query_results(self._get_connection(), [task_id], wait_seconds, take=False)
         if report is None:
             raise UnknownTask(
@@ -304,7 +304,7 @@ class Client(_Calls):
 
     def cancel(self, task_id: str) -> bool:
         """End a task, queued or running; return whether that was done. False: it had ended, or is not known."""
-        _check_task_id(task_id)
+        task_id = checked_task_id(task_id)
         return questions.cancel_tasks(self._get_connection(), [task_id])[0]
 
     def retry(self, task_ids: Sequence[str]) -> list[str | None]:
@@ -330,7 +330,8 @@ class Client(_Calls):
             ValueError: a state that is not final.
         """
         check_number("older_than_seconds", older_than_seconds, least=0)
-        return questions.purge_tasks(self._get_connection(), listed(state), float(older_than_seconds))
+        states = checked_names("state", state)
+        return questions.purge_tasks(self._get_connection(), states, float(older_than_seconds))
 
     @overload
     def logs(self, task_id: str, follow: Literal[False] = False) -> str: ...
@@ -344,7 +345,7 @@ class Client(_Calls):
         Raises:
             UnknownTask: the server knows no such task.
         """
-        _check_task_id(task_id)
+        task_id = checked_task_id(task_id)
         connection = self._get_connection()
         return questions.follow_logs(connection, task_id) if follow else questions.read_logs(connection, task_id)
 
@@ -359,7 +360,8 @@ class Client(_Calls):
             tags: only those that have this tag, or all of these.
         """
         check_number("limit", limit, least=0, is_whole=True)
-        return list(questions.each_task(self._get_connection(), listed(state), tags=listed(tags), limit=limit))
+        states, all_tags = checked_names("state", state), checked_names("tags", tags)
+        return list(questions.each_task(self._get_connection(), states, tags=all_tags, limit=int(limit)))
 
     def get_status(self) -> dict[str, Any]:
         """Return how the server is: `worker_status`, `task_queue_size`, `result_cache_size` and more."""
@@ -407,23 +409,3 @@ class ClientView(_Calls):
 def _checked_wait(waiting_seconds: float | None) -> float:
     check_number("waiting_seconds", waiting_seconds, may_be_none=True)
     return -1.0 if waiting_seconds is None or waiting_seconds < 0 else min(float(waiting_seconds), 1e9)
-
-
-def _check_task_id(task_id: Any) -> None:
-    if not isinstance(task_id, str):
-        raise TypeError(f"task_id must be a string, not {task_id!r}")
-
-
-def checked_task_ids(task_ids: Any) -> list[str]:
-    """Return `task_ids` as a list. Raises TypeError: they are no strings, or one string."""
-    if isinstance(task_ids, str):
-        raise TypeError(f"task_ids must be a list of strings, not the string {task_ids!r}")
-    ids = list(task_ids)
-    for task_id in ids:
-        _check_task_id(task_id)
-    return ids
-
-
-def listed(names: str | Sequence[str] | None) -> list[str]:
-    """Return one name, or several, or none, as a list."""
-    return [] if names is None else [names] if isinstance(names, str) else list(names)

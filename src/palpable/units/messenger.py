@@ -97,11 +97,12 @@ class Messenger:
         check_number("done", done, least=0)
         check_number("total", total, least=0)
         if self._send is not None:
-            self._send(TaskProgressed(task_id=self.task_id, done=float(done), total=float(total), note=str(note)))
+            note = _sendable(str(note))
+            self._send(TaskProgressed(task_id=self.task_id, done=float(done), total=float(total), note=note))
 
     def _say(self, level: str, text: str) -> None:
         if self._send is not None:
-            self._send(TaskSaid(task_id=self.task_id, level=level, text=text))
+            self._send(TaskSaid(task_id=self.task_id, level=level, text=_sendable(text)))
 
     # --- sub-tasks ------------------------------------------------------------------------------------------------
 
@@ -212,10 +213,11 @@ class Messenger:
 
     def query_results(self, task_ids: Sequence[str]) -> list[TaskResult | None]:
         """Return how tasks stand, at once, in the order asked; the rules are those of `Client.query_result`."""
+        from palpable._connection.checks import checked_task_ids
         from palpable._connection.questions import query_results
         from palpable.units.task_result import TaskResult
 
-        reports = query_results(self._get_connection(), task_ids)
+        reports = query_results(self._get_connection(), checked_task_ids(task_ids))
         return [None if report is None else TaskResult.from_report(report) for report in reports]
 
     def _get_connection(self) -> Connection:
@@ -239,6 +241,11 @@ class Messenger:
 
     def __repr__(self) -> str:
         return f"<Messenger of task {self.task_id}>"
+
+
+def _sendable(text: str) -> str:
+    """Return `text` with what is no character as its escape, as `print` shows it: names of files have such."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def current_task() -> Messenger:

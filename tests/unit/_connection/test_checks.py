@@ -1,13 +1,15 @@
-"""Numbers are checked at once, with a message that names parameter, value and range."""
+"""What users pass is checked at once, with a message that names parameter, value and range."""
 
 from __future__ import annotations
 
+import enum
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from palpable._connection.checks import check_number
+from palpable._connection.checks import check_number, checked_names, checked_task_id, checked_task_ids
 
 
 @pytest.mark.parametrize("value", [0, 1, 10, 0.5, None])
@@ -31,3 +33,38 @@ def test_what_is_in_range_passes(value: Any) -> None:
 def test_what_is_not_is_refused_by_name(value: Any, is_whole: bool, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         check_number("timeout", value, least=0, most=10, is_whole=is_whole)
+
+
+class Night(enum.StrEnum):
+    JOBS = "nightly"
+
+
+class Text(str):
+    """A string that no message takes."""
+
+
+def test_strings_come_back_as_plain_ones() -> None:
+    assert checked_names("tags", None) == []
+    assert checked_names("tags", "a") == ["a"]
+    plain = [
+        *checked_names("tags", (Night.JOBS, Text("a"))),
+        checked_task_id(Text("b")),
+        *checked_task_ids([Text("c")]),
+    ]
+    assert plain == ["nightly", "a", "b", "c"]
+    assert {type(one) for one in plain} == {str}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: checked_names("tags", 5), "tags must be a string, a list of strings, or None, not 5"),
+        (lambda: checked_names("tags", ["a", None]), "each of tags must be a string, not None"),
+        (lambda: checked_task_id(b"x"), "task_id must be a string, not b'x'"),
+        (lambda: checked_task_ids(["a", 5]), "task_id must be a string, not 5"),
+        (lambda: checked_task_ids("abc"), "task_ids must be a list of strings"),
+    ],
+)
+def test_what_are_no_strings_is_refused_by_name(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        call()

@@ -31,3 +31,9 @@ def test_every_base_is_named_also_where_there_are_several() -> None:
         pass
 
     assert {"builtins.ValueError", "palpable.units.task_exceptions.TaskTimeout"} < set(names_of_bases(Both))
+
+
+def test_a_name_can_always_be_encoded() -> None:
+    renamed = type("Renamed", (Exception,), {})
+    renamed.__qualname__ = "Renamed \udcff"
+    assert class_name(renamed).endswith("Renamed \\udcff")

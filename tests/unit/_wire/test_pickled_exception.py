@@ -156,6 +156,9 @@ def test_texts_can_always_be_encoded() -> None:
     pickled = dumps_exception(raised(FileNotFoundError("file \udcff")))
     pickled.error_message.encode()
     pickled.traceback.encode()
+    renamed = type("Renamed", (Exception,), {})
+    renamed.__qualname__ = "Renamed \udcff"
+    dumps_exception(raised(renamed())).error_type.encode()
 
 
 def test_palpables_own_frames_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

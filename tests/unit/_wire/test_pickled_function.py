@@ -311,6 +311,17 @@ def test_names_are_those_people_gave() -> None:
     assert dumps_function(functools.partial(abs, 1)).name == "abs"
 
 
+def test_a_name_can_always_be_sent() -> None:
+    class Text(str):
+        """A string that no message takes."""
+
+    def renamed() -> None: ...
+
+    renamed.__qualname__ = Text("renamed \udcff")
+    assert name_of(renamed) == "renamed \\udcff"
+    assert type(name_of(renamed)) is str
+
+
 def test_what_is_not_callable_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="callable"):
         dumps_function(3)  # type: ignore[arg-type]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -446,8 +448,40 @@ def test_arguments_are_checked_before_the_server_is_asked(tmp_path: Path) -> Non
             client.imap(double, [1], window=0)
         with pytest.raises(TypeError, match="not iterable"):
             client.imap(double, 5)  # type: ignore[arg-type]
+        wrong: Any = 5
+        for call in (client.cancel, client.logs, client.result, client.query_result):
+            with pytest.raises(TypeError, match="task_id must be a string, not 5"):
+                await call(wrong)
+        with pytest.raises(TypeError, match="task_id must be a string, not 5"):
+            client.follow_logs(wrong)
+        with pytest.raises(TypeError, match="each of tags must be a string, not 5"):
+            await client.tasks(tags=[wrong])
+        with pytest.raises(TypeError, match="each of state must be a string, not 5"):
+            await client.purge([wrong])
 
     asyncio.run(main())
+
+
+def test_a_call_that_is_cancelled_while_it_connects_leaves_no_complaint_behind(fake_server: FakeServer) -> None:
+    complaints: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        # In which turn of the loop the socket is there and nothing is proven yet is not ours to know.
+        for turns in range(20):
+            client = AsyncClient(fake_server.address, None, b"key")
+            call = asyncio.create_task(client.run(double, 1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await call
+            await client.close()
+        await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(main())
+    assert complaints == []
 
 
 def test_it_works_on_uvloop_too(fake_server: FakeServer) -> None:

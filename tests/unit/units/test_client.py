@@ -487,6 +487,9 @@ def test_a_parameter_out_of_range_is_refused_at_once(
         (lambda client: client.result("x", -1), ValueError, "timeout_seconds must be a number from 0"),
         (lambda client: client.result(5), TypeError, "task_id must be a string"),
         (lambda client: client.tasks(limit=-1), ValueError, "limit must be"),
+        (lambda client: client.tasks(state=[5]), TypeError, "each of state must be a string, not 5"),
+        (lambda client: client.tasks(tags=5), TypeError, "tags must be a string, a list of strings, or None, not 5"),
+        (lambda client: client.purge([None]), TypeError, "each of state must be a string, not None"),
         (lambda client: client.options(priority="high"), TypeError, "priority must be"),
     ],
 )

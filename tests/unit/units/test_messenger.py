@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from palpable import AsyncClient, Client, Messenger, Procedure, RunFunction, ServerUnreachable, Task, current_task
-from palpable._wire.messages import SubmitTasks, TaskOptions, TaskProgressed, TaskSaid
+from palpable._wire.messages import QueryResults, SubmitTasks, TaskOptions, TaskProgressed, TaskSaid
 from palpable.units.messenger import set_current_task
 from support import tasks
 from support.fake_server import FakeServer
@@ -52,6 +52,21 @@ def test_what_is_said_is_sent_with_its_level(messenger: Messenger, sent: list[An
         TaskSaid(task_id="me", level=level, text=text)
         for level, text in [("DEBUG", "a"), ("INFO", "5"), ("WARNING", "c"), ("ERROR", "d"), ("PRINT", "e-1-None!")]
     ]
+
+
+def test_the_name_of_a_file_can_always_be_said(messenger: Messenger, sent: list[Any]) -> None:
+    messenger.info("reading \udcff")
+    messenger.progress(1, 2, "\udcff")
+    assert sent == [
+        TaskSaid(task_id="me", level="INFO", text="reading \\udcff"),
+        TaskProgressed(task_id="me", done=1.0, total=2.0, note="\\udcff"),
+    ]
+
+
+def test_results_are_asked_for_by_strings_alone(fake_server: FakeServer, messenger: Messenger) -> None:
+    with pytest.raises(TypeError, match="task_id must be a string, not None"):
+        messenger.query_results([None])  # type: ignore[list-item]
+    assert not fake_server.received_of(QueryResults)
 
 
 def test_progress_is_sent_and_checked(messenger: Messenger, sent: list[Any]) -> None:
