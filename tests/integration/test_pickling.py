@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import operator
 import sys
 import threading
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,37 @@ def test_what_a_closure_captures_is_as_it_is_at_the_call(client: Client) -> None
     assert client.run(total, None) == 1
     captured.append(2)
     assert client.run(total, None) == 3
+
+
+def test_a_module_that_the_server_does_not_find_is_told_with_what_to_do(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def work(number):\n    import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("only_here").work
+    for isolation in ("task", "worker"):
+        with pytest.raises(ModuleNotFoundError, match="only_here") as caught:
+            client.options(isolation=isolation).run(work, 1)
+        assert "start the server in the folder" in caught.value.__notes__[0]
+
+    def missing() -> None:
+        import no_such_module_at_all  # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all") as caught:
+        client.submit(missing).result()
+    assert not hasattr(caught.value, "__notes__"), "the task's own affair"
+
+
+def test_an_async_function_and_a_generator_are_told_how_to_be_run(client: Client) -> None:
+    async def wait() -> None: ...
+
+    def count() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(NotPicklable, match=r"a coroutine.*asyncio\.run"):
+        client.submit(wait).result()
+    with pytest.raises(NotPicklable, match=r"a generator.*Return a list"):
+        client.submit(count).result()
 
 
 def test_a_function_that_calls_itself_by_name_travels(client: Client) -> None:

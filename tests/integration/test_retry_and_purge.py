@@ -25,6 +25,11 @@ def test_a_task_that_failed_is_submitted_again_as_a_new_one(client: Client, tmp_
     assert client.retry([]) == []
 
 
+def test_a_state_that_there_is_not_is_refused(client: Client) -> None:
+    with pytest.raises(ValueError, match=r"no state 'done'; there are scheduled, .*succeeded"):
+        client.tasks(state=["failed", "done"])
+
+
 def test_what_has_ended_is_purged_by_state_and_age(client: Client) -> None:
     for number in (2, 3, 5):
         client.submit(tasks.half, number).exception(timeout=20)

@@ -86,5 +86,5 @@ def discard_output() -> None:
 
 
 def _say(message: str, exit_code: int) -> int:
-    click.echo(" ".join(message.split("\n")), err=True)
+    click.echo(" ".join(line.strip() for line in message.splitlines()), err=True)
     return exit_code

@@ -125,12 +125,12 @@ def check_path(path: str) -> str:
     """Return `path` if it names a function as `module:function` does.
 
     Raises:
-        click.UsageError: it does not; the message says how to run a command instead.
+        click.UsageError: it does not; the message of `run` says how to run a command instead.
     """
     module, colon, name = path.partition(":")
     if colon and all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
         return path
-    raise click.UsageError(
-        f"{path!r} is no function: write module:function, as in os.path:getsize. A command comes after --, "
-        f"as in: palpable run -- {path}"
-    )
+    advice = ""
+    if click.get_current_context().info_name == "run":
+        advice = f". A command comes after --, as in: palpable run -- {path}"
+    raise click.UsageError(f"{path!r} is no function: write module:function, as in os.path:getsize{advice}")

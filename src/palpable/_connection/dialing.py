@@ -11,7 +11,7 @@ import struct
 import time
 from typing import Any
 
-from palpable._connection.address import Address, resolve
+from palpable._connection.address import Address, default_address, resolve
 from palpable._connection.connection import Connection
 from palpable._connection.inside import identity
 from palpable._connection.reconnecting import Again, Proven
@@ -252,7 +252,7 @@ def tls_unreachable(address: Address, error: ssl.SSLError) -> ServerUnreachable:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = (
             f"its certificate is not trusted: {error.verify_message}. For a self-signed one pass its file, "
-            f"tls='server.pem'; for one of your own authority, that one's."
+            f"tls='server.crt' or --tls server.crt; for one of your own authority, that one's."
         )
     else:
         why = f"no TLS with it: {error.reason or error}. Does it listen without TLS?"
@@ -262,9 +262,9 @@ def tls_unreachable(address: Address, error: ssl.SSLError) -> ServerUnreachable:
 def unreachable(address: Address, error: OSError) -> ServerUnreachable:
     """Return what to raise when nobody answers, with what to do about it."""
     if isinstance(error, FileNotFoundError):
-        why = f"there is no socket file {address.path}. Start a server there, or check the path."
+        why = f"there is no socket file {address.path}. {_how_to_start(address)}, or check the path."
     elif isinstance(error, ConnectionRefusedError):
-        why = "nobody listens there. Start the server, or check the address."
+        why = f"nobody listens there. {_how_to_start(address)}, or check the address."
     elif isinstance(error, TimeoutError):
         why = f"no answer ({error}). Is the machine on, and the port open in its firewall?"
     elif isinstance(error, PermissionError):
@@ -273,4 +273,13 @@ def unreachable(address: Address, error: OSError) -> ServerUnreachable:
         why = f"the name {address.host!r} is not known."
     else:
         why = f"{error.strerror or error}. Is a server running there?"
+        if isinstance(error, ConnectionResetError) and address.host and not address.is_tls:
+            why += f" One that wants TLS is at tls://{address.host}:{address.port}."
     return ServerUnreachable(f"no server at {address}: {why}", address=address.url)
+
+
+def _how_to_start(address: Address) -> str:
+    with contextlib.suppress(PalpableError, OSError, ValueError):  # there can be no default server in such a folder
+        if address == default_address():
+            return "Start the server with `palpable serve`"
+    return "Start the server"

@@ -84,7 +84,7 @@ def _describe_crash(report: TaskReport) -> str:
         name = signal_name(-status)
         what, advice = f"its process was killed by {name}", _SIGNAL_ADVICE.get(name, "")
     else:
-        what = f"its process exited with code {status} before the task ended"
+        what = f"its process exited with code {status}, and the task had not ended"
         advice = "Something in it called sys.exit or os._exit, or a library ended the process."
     return f"{_task(report)} crashed: {what}{_after(report, ' after {}')}{memory}. {advice}".rstrip() + _tail(report)
 

@@ -91,7 +91,8 @@ def dumps_result(value: Any) -> bytes:
     try:
         return dumps_for_caller(value)
     except Exception as error:  # as above
-        raise _not_picklable([("the result", value)], error, dumps_for_caller, _RESULT_ADVICE) from error
+        advice = _ADVICE_OF_KIND.get(type(value).__qualname__, _RESULT_ADVICE)
+        raise _not_picklable([("the result", value)], error, dumps_for_caller, advice) from error
 
 
 def loads(data: bytes) -> Any:
@@ -121,6 +122,10 @@ def result_of(report: TaskReport) -> Any:
 
 _ARGUMENT_ADVICE = "Pass what it is made from (a path, a host and port), and make it inside the function."
 _RESULT_ADVICE = "Return plain data instead: numbers, strings, lists, dicts, arrays, simple classes."
+_ADVICE_OF_KIND = {
+    "coroutine": "An async function runs when asyncio.run is given what it returns: do so inside the task.",
+    "generator": "Return a list of what it yields.",
+}
 
 
 def _not_picklable(

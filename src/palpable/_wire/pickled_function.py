@@ -69,7 +69,7 @@ def name_of(function: Any) -> str:
 
 def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:
     if not callable(function):
-        raise TypeError(f"function must be callable, not {function!r} (a {type(function).__qualname__})")
+        raise TypeError(f"the function to call must be callable, not {function!r}")
     if isinstance(function, FunctionWrapper) and not function.goes_by_name():
         return dumps_function(function.sent())
     # Looked at before it is pickled: a change by another thread in between is then seen the next time.

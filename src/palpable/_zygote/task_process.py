@@ -267,6 +267,8 @@ class TaskProcess:
 
     def failure(self, task_id: str, error: BaseException, done: list[Any] | None = None) -> TaskEnded:
         """Return what is sent of a task that raised; of a chunk with the results it has."""
+        if isinstance(error, ModuleNotFoundError):
+            _add_advice(error)
         try:
             pickled = dumps_exception(error)
             error_bases = names_of_bases(type(error))
@@ -383,3 +385,16 @@ class TaskProcess:
         self._orders.extend(message.tasks)
         if message.taken_back:
             self._take_backs = (self._take_backs + 1) % 256
+
+
+def _add_advice(error: ModuleNotFoundError) -> None:
+    """Say what to do, in a note, if it was raised when the function or its arguments were unpickled."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__", "").startswith("palpable._wire."):
+            error.add_note(
+                "The function or its arguments could not be loaded where the task runs. Install this module for the "
+                "server's Python, or start the server in the folder that the module lies in."
+            )
+            return
+        step = step.tb_next

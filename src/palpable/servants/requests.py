@@ -210,6 +210,10 @@ class Requests:
             reading.stop()
 
     def _list(self, peer: Peer, request: ListTasks) -> None:
+        if unknown := set(request.states) - set(State):
+            refusal = f"there is no state {min(unknown)!r}; there are {', '.join(State)}"
+            peer.send(RequestFailed(request_id=request.request_id, error="ValueError", message=refusal))
+            return
         tasks = self.manager.engine.tasks
         if request.task_ids:
             candidates: Iterable[TaskRecord] = [tasks[task_id] for task_id in request.task_ids if task_id in tasks]

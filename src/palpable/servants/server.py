@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import secrets
@@ -380,7 +381,10 @@ def _refuse_plaintext(host: str) -> None:
 def _why_not_started(settings: ServerSettings, failure: ServerFailed) -> str:
     if failure.error in ("StoreBroken", "Stopped"):
         return failure.message
-    return f"the server cannot listen on {settings.address!r}: {failure.error}: {failure.message}"
+    advice = ""
+    if f"[Errno {errno.EADDRINUSE}]" in failure.message:
+        advice = ". Another program listens there: end it, or choose another port (0: one that is free)"
+    return f"the server cannot listen on {settings.address!r}: {failure.error}: {failure.message}{advice}"
 
 
 def _last_line(logging_folder: str) -> str:

@@ -282,6 +282,10 @@ class AsyncClient(_AsyncCalls):
         self._connecting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._is_closed = False
 
+    def __repr__(self) -> str:
+        where = "the default server" if self._address is None else self._address.url
+        return f"<{type(self).__qualname__} of {where}>"
+
     async def _get_connection(self) -> AsyncConnection:
         connection = self._shared.connection
         if connection is not None and connection.is_usable:
@@ -461,6 +465,9 @@ class AsyncClientView(_AsyncCalls):
         self._client = client
         self._shared = client._shared
         self._levels = levels
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} of {self._client!r}>"
 
     @takes_options
     def options(self, **options: Unpack[CallOptionArguments]) -> AsyncClientView:

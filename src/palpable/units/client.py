@@ -397,6 +397,9 @@ class ClientView(_Calls):
         self._client = client
         self._levels = levels
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} of {self._client!r}>"
+
     def _get_connection(self) -> Connection:
         return self._client._get_connection()
 

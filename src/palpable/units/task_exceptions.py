@@ -130,7 +130,7 @@ class RemoteTaskError(PalpableError):
     """
 
     def __init__(self, message: str = "", *, type_name: str = "", task_id: str = "") -> None:
-        super().__init__(f"{type_name}: {message}" if type_name else message)
+        super().__init__(": ".join(filter(None, (type_name, message))))
         self.type_name = type_name
         self.message = message
         self.task_id = task_id

@@ -484,6 +484,19 @@ def test_without_a_server_every_question_ends_with_2_and_says_what_to_do(
     assert "palpable serve" in errors and str(home) in errors
 
 
+def test_what_is_no_function_is_told_as_the_command_can_use_it(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(command_line, ["run", "ls"]) == 2
+    assert "palpable run -- ls" in capfd.readouterr().err
+    assert run(command_line, ["map", "ls"]) == 2
+    errors = capfd.readouterr().err
+    assert "module:function" in errors and "--" not in errors.replace("--help", "")
+
+
+def test_a_choice_that_is_missing_is_told_in_one_plain_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(command_line, ["completion"]) == 2
+    assert "Choose from: bash, zsh, fish." in capfd.readouterr().err
+
+
 def test_a_socket_file_that_nobody_listens_on_is_no_server(home: Path) -> None:
     with socket.socket(socket.AF_UNIX) as old:
         home.mkdir(mode=0o700)

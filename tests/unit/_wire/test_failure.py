@@ -53,6 +53,10 @@ def test_what_would_end_the_caller_does_not(raised: BaseException) -> None:
     assert type(error) is RemoteTaskError and type(raised).__name__ in error.type_name
 
 
+def test_an_error_without_a_message_is_told_by_its_name_alone() -> None:
+    assert str(failed("error", **dumps_exception(KeyboardInterrupt())._asdict())) == "KeyboardInterrupt"
+
+
 def test_a_group_of_more_than_exceptions_is_kept() -> None:
     error = failed("error", **dumps_exception(BaseExceptionGroup("g", [KeyboardInterrupt()]))._asdict())
     assert type(error) is BaseExceptionGroup

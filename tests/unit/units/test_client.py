@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from palpable import (
+    AsyncClient,
     AuthenticationFailed,
     Client,
     MapFunction,
@@ -526,6 +527,24 @@ def test_a_client_is_pickled_without_its_connection(fake_server: FakeServer, fak
     with pickle.loads(pickle.dumps(fake_client)) as other:
         assert other.run(double, 3) == 6
         assert other._get_connection() is not fake_client._get_connection()
+
+
+def test_a_client_and_its_view_say_of_which_server_they_are(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    for kind in (Client, AsyncClient):
+        client = kind(path, authkey=b"key")
+        assert repr(client) == f"<{kind.__name__} of unix://{path}>"
+        assert repr(client.options(retries=1)) == f"<{kind.__name__}View of {client!r}>"
+
+
+def test_the_default_server_is_started_by_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PALPABLE_HOME", str(tmp_path))
+    for why in ("there is no socket file", "nobody listens there"):
+        with pytest.raises(ServerUnreachable, match=rf"{why}.* Start the server with `palpable serve`"):
+            Client(authkey=b"key").run(double, 1)
+        with socket.socket(socket.AF_UNIX) as sock:
+            if why.startswith("there"):
+                sock.bind(str(tmp_path / "server.sock"))
 
 
 def test_a_wrong_key_is_told(fake_server: FakeServer) -> None:
