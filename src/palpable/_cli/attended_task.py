@@ -11,7 +11,7 @@ from palpable._wire.messages import CancelTasks, QueryResults, ResultsFound, Sub
 from palpable._wire.payload import dumps_call, dumps_function
 from palpable.units.option_levels import task_id_for_key
 from palpable.units.task import new_task_id
-from palpable.units.task_exceptions import PalpableError, UnknownTask
+from palpable.units.task_exceptions import PalpableError, ServerUnreachable, UnknownTask
 
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
@@ -76,7 +76,12 @@ def attend(connection: Connection, task_id: str, on_output: Callable[[str], None
     )
     try:
         if on_output is not None:
-            _follow(connection, task_id, on_output)
+            try:
+                _follow(connection, task_id, on_output)
+            except ServerUnreachable:
+                # A server that stops says how the task ended, and may close before all of its output is sent.
+                if not request.is_done():
+                    raise
         wait_for_tasks(connection, request.is_done, (request,), lambda: (task_id,))
     finally:
         connection.forget(request)
@@ -105,18 +110,19 @@ def _follow(connection: Connection, task_id: str, on_output: Callable[[str], Non
             wait.end()
 
 
-def cancel_soon(connection: Connection, task_ids: Sequence[str]) -> None:
-    """End tasks nobody waits for any more, and wait a little until that is done.
+def cancel_soon(connection: Connection, task_ids: Sequence[str]) -> bool:
+    """End tasks nobody waits for any more, and wait a little until that is done. Return whether it was.
 
     Never raises a `PalpableError`, and never takes long: the command ends for another reason, and its user waits.
     """
     if not task_ids:
-        return
+        return True
     try:
         request = connection.ask(lambda request_id: CancelTasks(request_id=request_id, task_ids=list(task_ids)))
         try:
             connection.wait(request.is_done, (request,), CANCEL_SECONDS)
+            return request.is_done() and request.error is None
         finally:
             connection.forget(request)
     except PalpableError:
-        pass
+        return False

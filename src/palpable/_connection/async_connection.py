@@ -357,9 +357,12 @@ class AsyncConnection:
             raise self._error(self._broken)
 
     def _error(self, reason: str) -> ServerUnreachable:
+        # A connection that could not be made again says itself what to do.
+        advice = ". Is the server still running? The next call of the client connects again."
+        if reason.endswith((".", "?")):
+            advice = ""
         return ServerUnreachable(
-            f"the connection to the server at {self._address} broke: {reason}. "
-            f"Is the server still running? The next call of the client connects again.",
+            f"the connection to the server at {self._address} broke: {reason}{advice}",
             address=self._address.url,
         )
 

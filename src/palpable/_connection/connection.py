@@ -471,9 +471,12 @@ class Connection:
         return self._error(self._broken)
 
     def _error(self, reason: str) -> ServerUnreachable:
+        # A connection that could not be made again says itself what to do.
+        advice = ". Is the server still running? The next call of the client connects again."
+        if reason.endswith((".", "?")):
+            advice = ""
         return ServerUnreachable(
-            f"the connection to the server{f' at {self.address}' if self.address else ''} broke: {reason}. "
-            f"Is the server still running? The next call of the client connects again.",
+            f"the connection to the server{f' at {self.address}' if self.address else ''} broke: {reason}{advice}",
             address=self.address,
         )
 

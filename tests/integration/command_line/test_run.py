@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from palpable import Client
+from palpable import Client, ServerUnreachable
 from palpable._cli import attended_task
 from palpable._cli.attended_task import submit
 from palpable._cli.ending import run
@@ -263,8 +264,23 @@ def test_ctrl_c_does_not_wait_for_a_server_that_is_gone(
         answer("stop")
         default_server.wait(timeout=20)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        errors = process.communicate(timeout=20)[1]
         assert process.returncode == 130
+        assert "could not be cancelled now" in errors and "palpable cancel " in errors
+
+
+def test_a_server_that_stays_away_is_told_with_what_becomes_of_the_task(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], client: Client
+) -> None:
+    def find_it_away(*_: object) -> NoReturn:
+        raise ServerUnreachable("the connection broke.")
+
+    monkeypatch.setattr(attended_task, "attend", find_it_away)
+    monkeypatch.setattr(attended_task, "cancel_soon", lambda *_: False)
+    assert run(command_line, ["run", "math:sqrt", "--args", "[4]"]) == 2
+    output, errors = capfd.readouterr()
+    assert not output and errors.count("\n") == 1
+    assert f"palpable wait {client.tasks()[0].task_id}" in errors
 
 
 def test_a_detached_task_goes_on(project: Path, tmp_path: Path, client: Client) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palpable._cli.ending import INTERRUPTED
+from palpable._cli.ending import INTERRUPTED, NotAsked
 from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.signals import ending_by_exception
 from palpable._cli.task_options import TaskChoice, check_path, is_here, task_options
+from palpable.units.task_exceptions import ServerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,17 +100,32 @@ def command(
             view = view_for(client, options, path, folder, is_here=where, timeout_seconds=how.timeout)
         connection = client._get_connection()
         task_id = id_for(view)
+        is_accepted = False
         try:
             submit(view, task_id, function, args, kwargs, name)
+            is_accepted = True
             if not detach:
                 report = attend(connection, task_id, None if quiet else _printer(to_stderr=not words or as_json))
         except BaseException as error:
-            if key is None:  # else others may wait for the same task
-                cancel_soon(connection, [task_id])
+            # With a key others may wait for the same task.
+            is_cancelled = key is None and cancel_soon(connection, [task_id])
             if isinstance(error, KeyboardInterrupt):
-                what = "is cancelled. Start with --detach what is to go on" if key is None else "goes on, for its key"
+                what = "goes on, for its key"
+                if is_cancelled:
+                    what = "is cancelled. Start with --detach what is to go on"
+                elif key is None:
+                    what = f"could not be cancelled now. When the server is back: palpable cancel {task_id}"
                 click.echo(f"palpable: task {task_id} {what}.", err=True)
                 return INTERRUPTED
+            if (
+                isinstance(error, ServerUnreachable)
+                and is_accepted
+                and not is_cancelled
+                and connection.info.get("is_durable")
+            ):
+                raise NotAsked(
+                    f"{error} The task is kept, and run by the next server on the same store: palpable wait {task_id}"
+                ) from None
             raise
     if detach:
         if as_json:
