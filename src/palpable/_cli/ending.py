@@ -75,6 +75,8 @@ def run(group: click.Group, args: list[str] | None = None) -> int:
     except BrokenPipeError:
         discard_output()  # the reader, `head` perhaps, has seen enough
         return FAILED
+    except UnicodeEncodeError as error:  # arguments may be any bytes, and the server takes texts
+        return _say(f"palpable: {error.object!r} is no text in UTF-8; nothing here has such an id or name", NOT_ASKED)
     except OSError as error:
         discard_output()
         return _say(f"palpable: {error}", FAILED)

@@ -10,6 +10,7 @@ import click
 import palpable
 from palpable._cli.ending import NOT_ASKED, run
 from palpable._cli.lazy_group import LazyGroup
+from palpable._cli.standard_streams import open_missing
 
 SECTIONS: Final = {
     "The server": {
@@ -79,4 +80,5 @@ def command_line(ctx: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the command that this process was started with, and exit."""
+    open_missing()
     sys.exit(run(command_line))

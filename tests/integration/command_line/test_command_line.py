@@ -594,7 +594,8 @@ def test_help_loads_neither_a_command_nor_the_client_nor_the_server() -> None:
     )
     output = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=20).stdout
     loaded = output.splitlines()[-1].split()
-    expected = {"_cli", "_cli.ending", "_cli.lazy_group", "_cli.main", "units", "units.task_exceptions"}
+    own = {"_cli", "_cli.ending", "_cli.lazy_group", "_cli.main", "_cli.standard_streams"}
+    expected = {*own, "units", "units.task_exceptions"}
     assert set(loaded) == {f"palpable.{name}" for name in expected}
 
 
@@ -606,3 +607,12 @@ def test_help_comes_at_once() -> None:
 
     # The best of many: what else this machine does is not ours.
     assert any(seconds() < 0.15 for _ in range(30))
+
+
+@pytest.mark.parametrize("redirections", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_a_command_does_without_the_streams_it_was_not_given(
+    redirections: str, default_server: subprocess.Popen[str]
+) -> None:
+    shell = f"{shlex.join(PALPABLE)} status {redirections} && {shlex.join(PALPABLE)} map math:sqrt {redirections}"
+    result = subprocess.run(["sh", "-c", shell], input="4\n", capture_output=True, text=True, timeout=40)
+    assert result.returncode == 0 and not result.stderr

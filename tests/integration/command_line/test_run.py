@@ -343,6 +343,17 @@ def test_a_command_that_fails_is_a_failed_task_with_its_output(client: Client) -
     assert task.name == "sh -c 'echo the reason; exit 3'"
 
 
+def test_a_command_may_be_given_any_bytes(tmp_path: Path, client: Client) -> None:
+    name = os.fsdecode(b"\xff")
+    answer("run", "--", "touch", name, folder=tmp_path)
+    assert os.listdir(tmp_path).count(name) == 1
+    assert "\\udcff" in client.tasks()[0].name
+
+
+def test_what_is_no_text_names_no_task() -> None:
+    assert "no text in UTF-8" in refusal(2, "show", "\udcff")
+
+
 def test_options_of_a_command_are_its_own() -> None:
     assert answer("run", "--", "echo", "--json", "--", "-d") == "--json -- -d\n"
 

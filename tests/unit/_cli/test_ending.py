@@ -41,6 +41,7 @@ def test_what_a_command_returns_is_its_exit_code(returned: int | None, code: int
         (ServerError("refused"), 1),
         (UnknownTask("no task x"), 1),
         (PermissionError(13, "denied", "/x"), 1),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), 2),
     ],
 )
 def test_an_expected_failure_is_one_line(error: Exception, code: int, capfd: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +49,7 @@ def test_an_expected_failure_is_one_line(error: Exception, code: int, capfd: pyt
     output, errors = capfd.readouterr()
     assert not output
     assert errors.startswith("palpable: ") and errors.count("\n") == 1
-    assert str(error) in errors or isinstance(error, click.ClickException)
+    assert str(error) in errors or isinstance(error, click.ClickException | UnicodeEncodeError)
 
 
 def test_an_unknown_task_leads_to_the_list_of_tasks(capfd: pytest.CaptureFixture[str]) -> None:

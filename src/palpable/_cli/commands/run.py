@@ -172,7 +172,8 @@ def _short(words: Sequence[str]) -> str:
     """Return a command as lists show it."""
     import shlex
 
-    text = " ".join(map(shlex.quote, words))
+    # Names of files may be any bytes; those that are no text are shown as escapes.
+    text = " ".join(map(shlex.quote, words)).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
