@@ -50,9 +50,6 @@ def run(group: click.Group, args: list[str] | None = None) -> int:
     Args:
         args: None: those of this process.
     """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the shell has closed it: palpable ... >&-
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - it stays open, as the other would
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a task may print, or be named, what this terminal can't show
     try:
