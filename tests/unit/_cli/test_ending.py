@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 import pytest
 
@@ -75,19 +73,3 @@ def test_ctrl_c_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run(_ending_with(ZeroDivisionError()), ["act"])
-
-
-def test_output_that_the_shell_has_closed_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    @click.group("palpable")
-    def group() -> None:
-        pass
-
-    @group.command()
-    def act() -> None:
-        sys.stdout.write("nobody reads it")
-
-    for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, None)
-    assert run(group, ["act"]) == 0
-    for stream in (sys.stdout, sys.stderr):
-        stream.close()
