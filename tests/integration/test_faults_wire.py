@@ -328,6 +328,13 @@ def test_a_bad_number_for_the_server_is_refused_at_once_by_name(name: str, value
     assert str(value) in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["a\0b", "\udcff.db"])
+@pytest.mark.parametrize("name", ["store", "logging_folder"])
+def test_a_path_that_the_server_process_can_not_be_told_is_refused_at_once_by_name(name: str, path: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a path in UTF-8 without null characters"):
+        Server(**{"num_workers": 1, name: path})
+
+
 @pytest.mark.parametrize("authkey", ["text", 5, ["key"]])
 def test_an_authkey_that_is_not_bytes_is_refused_at_once(tmp_path: Path, authkey: Any) -> None:
     with pytest.raises(TypeError, match="authkey"):

@@ -218,6 +218,15 @@ def test_a_newer_version_is_refused_and_left_as_it_was(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_version_that_never_was_is_refused_and_left_as_it_was(path: Path) -> None:
+    SqliteStore(path).close()
+    _set_version(path, -5)
+    before = path.read_bytes()
+    with pytest.raises(StoreBroken, match="is damaged"):
+        SqliteStore(path)
+    assert path.read_bytes() == before
+
+
 def test_an_older_version_is_brought_forward_step_by_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(path)
     add_tasks(store, 1, 2)

@@ -119,6 +119,10 @@ def _identify(connection: sqlite3.Connection, path: str) -> None:
             f"the store {path} was written by a newer Palpable: its schema has version {version}, "
             f"this one knows {SCHEMA_VERSION}. Install that Palpable, or give another path."
         )
+    elif version < 1:
+        raise StoreBroken(
+            f"the store {path} is damaged (its schema has version {version}). Keep a copy, then restore a backup."
+        )
     else:
         _make_private(path)
         _use_wal(connection, path)

@@ -124,7 +124,9 @@ class Server(Servant):
             _refuse_plaintext(str(self._wanted_address[0]))
         self._authkey = secrets.token_bytes(32) if authkey is None else checked_authkey(authkey)
         self._private_folder: PrivateFolder | None = None
-        self._logging_folder: str | None = None if logging_folder is None else str(Path(logging_folder).absolute())
+        self._logging_folder: str | None = (
+            None if logging_folder is None else _checked_path("logging_folder", logging_folder)
+        )
         self._owns_logging_folder = logging_folder is None
         self._settings: dict[str, Any] = {
             "num_workers": usable_cores() if num_workers is None else num_workers,
@@ -138,7 +140,7 @@ class Server(Servant):
             "max_tasks_per_process": max_tasks_per_process,
             "max_payload_bytes": max_payload_bytes,
             "output_limit_bytes": output_limit_bytes,
-            "store_path": None if store is None else str(Path(store).absolute()),
+            "store_path": None if store is None else _checked_path("store", store),
             "drain_seconds": drain_seconds,
             "task_options": checked_fields(task_options or {}, whose="a server"),
         }
@@ -364,6 +366,14 @@ def _checked_address(address: Any, family: str | None) -> tuple[tuple[str, int] 
         return ("127.0.0.1", 0) if family == "AF_INET" else "", family or "AF_UNIX"
     made = make_address(address, family, least_port=0)
     return (str(Path(made.path).absolute()), "AF_UNIX") if made.path else ((made.host, made.port), "AF_INET")
+
+
+def _checked_path(name: str, path: str | os.PathLike[str]) -> str:
+    """Return a path that the server process can be told, and that no change of the current folder moves."""
+    absolute = str(Path(path).absolute())
+    if "\0" in absolute or any("\ud800" <= character <= "\udfff" for character in absolute):
+        raise ValueError(f"{name} must be a path in UTF-8 without null characters, not {absolute!r}")
+    return absolute
 
 
 def _refuse_plaintext(host: str) -> None:
