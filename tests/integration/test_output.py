@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,20 @@ def test_several_can_follow_the_same_task(server: Server, client: Client, tmp_pa
     for follower in followers:
         follower.join(timeout=20)
     assert seen == ["before\nafter\n"] * 3
+
+
+def test_who_follows_a_task_gets_the_end_of_it_when_the_server_stops(tmp_path: Path) -> None:
+    with Server(num_workers=6) as server, ExitStack() as clients, ThreadPoolExecutor(6) as threads:
+        followers = []
+        for number in range(6):  # each is looked at in its own turn, every 50 ms
+            (tmp_path / str(number)).mkdir()
+            client = clients.enter_context(server.client())
+            future = client.submit(tasks.print_and_wait, str(tmp_path / str(number)))
+            pieces = client.logs(future.task_id, follow=True)
+            assert next(pieces) == "before\n"
+            followers.append(threads.submit("".join, pieces))
+        server.stop()
+        assert [follower.result(timeout=20) for follower in followers] == [""] * 6
 
 
 def test_one_may_stop_following_at_any_time(client: Client, tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ class LogReading:
             self._timer.cancel()
             self._timer = None
 
+    def hurry(self) -> None:
+        """Send at once what there is, all of it if the task has ended: the server is about to close."""
+        self.stop()
+        self._go_on()
+
     def _go_on(self) -> None:
         self._timer = None
         task = self._manager.engine.tasks.get(self._request.task_id)

@@ -204,6 +204,11 @@ class Requests:
         self._readings[key] = reading
         reading.start()
 
+    def hurry_readings(self) -> None:
+        """Send those who follow a task's output what they have not got, before connections are closed."""
+        for reading in list(self._readings.values()):
+            reading.hurry()
+
     def _stop_reading(self, peer: Peer, request: StopReading) -> None:
         reading = self._readings.pop((peer.connection_id, request.request_id), None)
         if reading is not None:

@@ -145,6 +145,7 @@ class ServerLoop:
             if server is not None:
                 server.close()
             await manager.wait_ended()
+            requests.hurry_readings()
             await self._close_sessions(admission)
         finally:
             listener.close()
