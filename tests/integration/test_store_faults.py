@@ -6,14 +6,17 @@ import os
 import random
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from palpable import Client, Server
 from palpable._store.sqlite_opening import CHECKED_BYTES, PAGE_BYTES
 from palpable._store.sqlite_store import SqliteStore
 from palpable._store.store import Batch, StoreBroken, StoredResult, StoreFull
+from palpable.units.task_exceptions import ServerUnreachable
+from support import tasks
 from support.scripts import run_script
 from support.stored_tasks import add_tasks, all_tasks, ready, succeeded, task_row, tidy_up
 
@@ -161,6 +164,40 @@ def test_a_disk_that_becomes_read_only_breaks_the_store_with_the_reason(tmp_path
     with pytest.raises(StoreBroken, match="can't be written to"):
         add_tasks(store, 1)
     store.close()
+
+
+def _move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def _replace(path: Path) -> None:
+    path.with_name("copy").write_bytes(path.read_bytes())
+    path.with_name("copy").rename(path)
+
+
+@pytest.mark.parametrize("lose", [os.unlink, _move, _replace])
+@pytest.mark.parametrize("name", ["jobs.db", "jobs.db-wal"])
+def test_nothing_is_confirmed_that_went_into_files_nobody_finds_again(
+    lose: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "jobs.db")
+    add_tasks(store, 1)
+    lose(tmp_path / name)
+    with pytest.raises(StoreBroken, match="was moved, removed or replaced"):
+        add_tasks(store, 2)
+    store.close()
+
+
+def test_a_server_ends_when_its_store_is_removed_and_says_so_in_its_log(tmp_path: Path) -> None:
+    server = Server(tmp_path / "logs", num_workers=1, store=tmp_path / "jobs.db").start()
+    with Client(server.address, "AF_UNIX", server.authkey, reconnect_seconds=0) as client:
+        assert client.run(tasks.double, 2) == 4
+        (tmp_path / "jobs.db").unlink()
+        with pytest.raises(ServerUnreachable):
+            client.run(tasks.double, 2)
+    server.join()
+    server.close()
+    assert "was moved, removed or replaced" in (tmp_path / "logs" / "server.log").read_text()
 
 
 @pytest.fixture

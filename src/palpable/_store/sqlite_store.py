@@ -48,6 +48,7 @@ class SqliteStore:
                 self._connections.append(self._reader)
                 ((self.store_id,),) = self._rows("SELECT value FROM meta WHERE key = 'store_id'")
                 self._function_keys = {key for (key,) in self._rows("SELECT key FROM functions")}
+                self._files = _files_of(self.path)
         except BaseException as error:
             self._close_connections()
             self._lock.withdraw()
@@ -138,11 +139,20 @@ class SqliteStore:
             try:
                 check_boot(self._writer, self.boot)
                 yield
+                self._check_place()
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:  # SQLite has rolled back by itself when the disk was full
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def _check_place(self) -> None:
+        """Refuse to go on in files that were removed or moved: SQLite writes them still, and nobody finds them again."""
+        if _files_of(self.path) != self._files:
+            raise StoreBroken(
+                f"the store {self.path} was moved, removed or replaced while a server used it, or its log was. Put "
+                "back both, or give another path, and start the server again."
+            )
 
     def _read_tasks(self, which: str, chunk_size: int) -> Iterator[list[tuple[TaskRow, TaskState]]]:
         with self._translating(), contextlib.closing(sqlite_opening.open_reader(self.path)) as connection:
@@ -190,6 +200,18 @@ class SqliteStore:
     def _sweep_functions(self) -> bool:
         with self._transaction():
             return self._sweep.step(self._writer)
+
+
+def _files_of(path: str) -> list[tuple[int, int] | None]:
+    """Return what tells the database and its log from all other files; None for one that is not there."""
+    found: list[tuple[int, int] | None] = []
+    for name in (path, f"{path}-wal"):
+        try:
+            status = os.stat(name)
+            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _file_bytes(path: str) -> int:
