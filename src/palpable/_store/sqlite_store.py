@@ -147,7 +147,7 @@ class SqliteStore:
                 raise
 
     def _check_place(self) -> None:
-        """Refuse to go on in files that were removed or moved: SQLite writes them still, and nobody finds them again."""
+        """Refuse to go on in files that were removed or moved: SQLite still writes them, and nobody finds them."""
         if _files_of(self.path) != self._files:
             raise StoreBroken(
                 f"the store {self.path} was moved, removed or replaced while a server used it, or its log was. Put "
