@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -600,13 +601,17 @@ def test_help_loads_neither_a_command_nor_the_client_nor_the_server() -> None:
 
 
 def test_help_comes_at_once() -> None:
-    def seconds() -> float:
-        begun = time.perf_counter()
-        answer("--help")
-        return time.perf_counter() - begun
+    def cpu_seconds() -> float:
+        before, _ = children_seconds(), answer("--help")
+        return children_seconds() - before
 
-    # The best of many: what else this machine does is not ours.
-    assert any(seconds() < 0.15 for _ in range(30))
+    def children_seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    # It waits for nothing: where nothing else runs, this is the time it takes. The best of many, since whoever else
+    # runs also empties the processor's caches.
+    assert any(cpu_seconds() < 0.15 for _ in range(30))
 
 
 @pytest.mark.parametrize("redirections", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
