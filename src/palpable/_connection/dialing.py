@@ -116,10 +116,10 @@ def _open(address: Address) -> socket.socket:
     sock: socket.socket | None = None
     try:
         if address.path:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = _OwnSocket(socket.AF_UNIX, socket.SOCK_STREAM)
             _connect_unix(sock, address.path)
         else:
-            sock = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+            sock = _connected_tcp(address.host, address.port)
             # Frames are whole and sent at once; to hold one back for the next would only delay it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A server machine that is gone says nothing; the kernel asks after it and breaks the connection.
@@ -131,6 +131,33 @@ def _open(address: Address) -> socket.socket:
         if isinstance(error, OSError):
             raise unreachable(address, error) from None
         raise
+
+
+class _OwnSocket(socket.socket):
+    """A socket that is closed when it is dropped.
+
+    A Ctrl-C may come between any two steps from here to where a client keeps its connection, and drop what was made
+    until then; no `except` is around all of them.
+    """
+
+    __slots__ = ()
+    __del__ = socket.SocketType.close
+    """That of C: it needs nothing that `__init__` sets, and no Ctrl-C comes in between."""
+
+
+def _connected_tcp(host: str, port: int) -> socket.socket:
+    """Connect to the first address of that name where somebody listens."""
+    failure = OSError(f"the name {host!r} has no address")
+    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = _OwnSocket(family, kind, protocol)
+        try:
+            sock.settimeout(CONNECT_SECONDS)
+            sock.connect(where)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
 
 
 def _connect_unix(sock: socket.socket, path: str) -> None:

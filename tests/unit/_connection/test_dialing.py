@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import gc
+import itertools
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from palpable import Client
+from palpable._connection import dialing
 from palpable._connection.address import Address
-from palpable._connection.dialing import prove
+from palpable._connection.dialing import prove, unreachable
 from palpable.units.task_exceptions import ServerUnreachable
+from support.fake_server import FakeServer
 from support.wait import wait_until
 
 
@@ -56,6 +63,58 @@ def test_a_client_that_finds_the_file_of_a_socket_before_its_server_listens_wait
 
 def test_a_socket_that_no_server_is_making_is_refused(tmp_path: Path, made: socket.socket) -> None:
     assert "nobody listens there" in connect(tmp_path / "socket")
+
+
+def test_a_server_that_may_want_tls_is_told_with_its_address_for_that() -> None:
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    assert "tls://host:80" in str(unreachable(Address(host="host", port=80), reset))
+    assert "tls://" not in str(unreachable(Address(path="/socket"), reset))
+
+
+class Interrupt:
+    """A Ctrl-C at the beginning or the end of a function of ours: at the one of that number from now on."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "return") and "palpable" in frame.f_code.co_filename:
+            self.left -= 1
+            if not self.left:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+def interrupt_each_step(connect: Callable[[], object]) -> int:
+    """Call `connect` again and again, interrupted one step later each time, until it gets through; return the steps."""
+    for number in itertools.count(1):
+        sys.setprofile(Interrupt(number))
+        try:
+            connect()
+            return number
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+    raise AssertionError("it never gets through")
+
+
+def test_a_ctrl_c_at_any_step_of_connecting_leaves_no_socket_behind(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda complaint: complaints.append(str(complaint.exc_value)))
+    gc.disable()  # an interrupt in what it calls would be its own complaint
+    try:
+        with Client(fake_server.address, None, b"key") as client:
+            assert interrupt_each_step(client._get_connection) > 50
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as tcp:
+            address = Address(host="127.0.0.1", port=tcp.getsockname()[1])
+            assert interrupt_each_step(lambda: dialing._open(address)) > 2
+    finally:
+        gc.enable()
+    gc.collect()
+    assert complaints == []
 
 
 def descriptors_of(path: Path) -> list[str]:
