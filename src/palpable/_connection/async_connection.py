@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from palpable._connection.address import Address
 from palpable._connection.async_link import AsyncLink
+from palpable._connection.broken import broken
 from palpable._connection.inside import current_task_id, identity
 from palpable._connection.outbox import FRAME_OVERHEAD_BYTES, Delivery
 from palpable._connection.pending import Pending
@@ -357,14 +358,7 @@ class AsyncConnection:
             raise self._error(self._broken)
 
     def _error(self, reason: str) -> ServerUnreachable:
-        # A connection that could not be made again says itself what to do.
-        advice = ". Is the server still running? The next call of the client connects again."
-        if reason.endswith((".", "?")):
-            advice = ""
-        return ServerUnreachable(
-            f"the connection to the server at {self._address} broke: {reason}{advice}",
-            address=self._address.url,
-        )
+        return broken(reason, self._address.url)
 
     def break_off(self, reason: str) -> None:
         """Fail everything that is pending, and everything to come."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from palpable._connection import forking
 from palpable._connection.background import Background
+from palpable._connection.broken import broken
 from palpable._connection.inside import current_task_id
 from palpable._connection.leadership import Leadership, Role
 from palpable._connection.link import Link
@@ -468,17 +469,7 @@ class Connection:
 
     def error(self) -> ServerUnreachable:
         """Return what to raise for a connection that is broken."""
-        return self._error(self._broken)
-
-    def _error(self, reason: str) -> ServerUnreachable:
-        # A connection that could not be made again says itself what to do.
-        advice = ". Is the server still running? The next call of the client connects again."
-        if reason.endswith((".", "?")):
-            advice = ""
-        return ServerUnreachable(
-            f"the connection to the server{f' at {self.address}' if self.address else ''} broke: {reason}{advice}",
-            address=self.address,
-        )
+        return broken(self._broken, self.address)
 
     def is_stale(self) -> bool:
         """Whether a new one is needed: it is broken, or bound to a task that this process no longer runs.
@@ -667,7 +658,7 @@ class Connection:
                 self._is_up = False
         for request in list(self.pending.requests.values()):
             if not request.is_repeatable:
-                request.fail(self._error(link.broken))
+                request.fail(broken(link.broken, self.address))
         self._leadership.wake_all()
         self.ensure_link()
 

@@ -5,14 +5,15 @@ Runs in: clients, which name what is to be retried; task processes, which name w
 
 from __future__ import annotations
 
+from palpable._wire.sendable_text import sendable
+
 
 def class_name(kind: type) -> str:
     """Return "module.qualname", also for what is built in: "builtins.ValueError".
 
     A class of a script is `__main__.Name` in the task too, though it travelled by value.
     """
-    # Names that are set may have surrogates, which can't be sent.
-    return f"{kind.__module__}.{kind.__qualname__}".encode("utf-8", "backslashreplace").decode()
+    return sendable(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def names_of_bases(kind: type) -> tuple[str, ...]:

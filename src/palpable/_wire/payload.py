@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL, dumps_by_value
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from palpable.procedures.procedure import Procedure
 
 __all__ = [
+    "MODULE_NOT_FOUND",
     "PickledException",
     "PickledFunction",
     "dumps_call",
@@ -41,6 +43,11 @@ __all__ = [
     "result_of",
 ]
 
+MODULE_NOT_FOUND = (
+    "The function or its arguments could not be loaded where the task runs. Install this module for the server's "
+    "Python, or start the server in the folder that the module lies in."
+)
+"""What a task process notes on the error of a module that is missing when it loads its task."""
 _dumps = pickle.dumps
 _are_atoms = ATOMS.issuperset
 
@@ -91,7 +98,7 @@ def dumps_result(value: Any) -> bytes:
     try:
         return dumps_for_caller(value)
     except Exception as error:  # as above
-        advice = _ADVICE_OF_KIND.get(type(value).__qualname__, _RESULT_ADVICE)
+        advice = _ADVICE_OF_TYPE.get(type(value), _RESULT_ADVICE)
         raise _not_picklable([("the result", value)], error, dumps_for_caller, advice) from error
 
 
@@ -122,9 +129,9 @@ def result_of(report: TaskReport) -> Any:
 
 _ARGUMENT_ADVICE = "Pass what it is made from (a path, a host and port), and make it inside the function."
 _RESULT_ADVICE = "Return plain data instead: numbers, strings, lists, dicts, arrays, simple classes."
-_ADVICE_OF_KIND = {
-    "coroutine": "An async function runs when asyncio.run is given what it returns: do so inside the task.",
-    "generator": "Return a list of what it yields.",
+_ADVICE_OF_TYPE: dict[type, str] = {
+    CoroutineType: "An async function runs when asyncio.run is given what it returns: do so inside the task.",
+    GeneratorType: "Return a list of what it yields.",
 }
 
 

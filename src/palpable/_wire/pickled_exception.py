@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from palpable._wire.caller_classes import ResultPickler, came_by_value, dumps_for_caller, goes_by_value
 from palpable._wire.culprit import kind_of
+from palpable._wire.sendable_text import sendable
 from palpable.units.task_exceptions import PalpableError, RemoteTraceback
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -69,8 +70,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    # Surrogates (file names, mostly) can't be encoded in a message.
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = sendable(text)
     if len(text) <= limit:
         return text
     half = limit // 2

@@ -25,6 +25,7 @@ from palpable._wire.function_wrapper import FunctionWrapper
 from palpable._wire.held_values import HeldValues
 from palpable._wire.named_function import dumps_named
 from palpable._wire.plain_function import dumps_plain
+from palpable._wire.sendable_text import sendable
 from palpable.units.task_exceptions import NotPicklable
 
 
@@ -63,8 +64,7 @@ def name_of(function: Any) -> str:
         name = name if isinstance(name, str) else type(function).__qualname__
     except Exception:  # the callable is the user's, and may raise anything
         name = type(function).__qualname__
-    # It can be set to a string of any class, with any surrogates in it. In a batch that would take the others along.
-    return name.encode("utf-8", "backslashreplace").decode()
+    return sendable(name)
 
 
 def _dumps_anew(function: Callable[..., Any]) -> PickledFunction:

@@ -23,7 +23,7 @@ from palpable._connection.inside import set_current_messenger
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
 from palpable._wire.messages import RunTasks, TaskEnded
 from palpable._wire.named_function import loads_named
-from palpable._wire.payload import dumps_result
+from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
 from palpable._wire.plain_function import loads_plain
 from palpable._zygote import output
 from palpable._zygote.hot_memory import copy_of
@@ -122,8 +122,12 @@ def make_life(
             try:
                 data = first.functions[order.function_key]
                 form = data[0]
-                function = load_named(data, load_module) if form == 1 else loads(data) if form else load_plain(data)
-                args, kwargs = loads(order.payload)
+                try:
+                    function = load_named(data, load_module) if form == 1 else loads(data) if form else load_plain(data)
+                    args, kwargs = loads(order.payload)
+                except ModuleNotFoundError as error:
+                    error.add_note(MODULE_NOT_FOUND)
+                    raise
                 value = function(*args, **kwargs)
                 payload = dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
             except SystemExit as request:

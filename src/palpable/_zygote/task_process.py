@@ -40,7 +40,7 @@ from palpable._wire.chunk_failure import dumps_chunk_failure
 from palpable._wire.error_names import names_of_bases
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
-from palpable._wire.payload import dumps_exception, dumps_result, loads
+from palpable._wire.payload import MODULE_NOT_FOUND, dumps_exception, dumps_result, loads
 from palpable._zygote import output
 from palpable._zygote.os_calls import RESERVED_BYTES, strcpy
 from palpable._zygote.prepared_modules import PreparedModules
@@ -232,13 +232,18 @@ class TaskProcess:
         form = order.form
         if not order.payload:
             raise RuntimeError("the server has lost the request of this task. Is its store damaged? Its log says more")
-        if form == "procedure":
-            return loads(order.payload).run(messenger)
-        function = self._function(order.function_key)
+        try:
+            function = None if form == "procedure" else self._function(order.function_key)
+            loaded = loads(order.payload)
+        except ModuleNotFoundError as error:
+            error.add_note(MODULE_NOT_FOUND)
+            raise
+        if function is None:
+            return loaded.run(messenger)
         if form == "call":
-            args, kwargs = loads(order.payload)
+            args, kwargs = loaded
             return function(*args, **kwargs)
-        params = self._chunk = loads(order.payload)
+        params = self._chunk = loaded
         # On an error the list keeps what it was given until then. It is faster than a loop, too.
         try:
             done.extend(map(function, params))
@@ -267,8 +272,6 @@ class TaskProcess:
 
     def failure(self, task_id: str, error: BaseException, done: list[Any] | None = None) -> TaskEnded:
         """Return what is sent of a task that raised; of a chunk with the results it has."""
-        if isinstance(error, ModuleNotFoundError):
-            _add_advice(error)
         try:
             pickled = dumps_exception(error)
             error_bases = names_of_bases(type(error))
@@ -385,16 +388,3 @@ class TaskProcess:
         self._orders.extend(message.tasks)
         if message.taken_back:
             self._take_backs = (self._take_backs + 1) % 256
-
-
-def _add_advice(error: ModuleNotFoundError) -> None:
-    """Say what to do, in a note, if it was raised when the function or its arguments were unpickled."""
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_globals.get("__name__", "").startswith("palpable._wire."):
-            error.add_note(
-                "The function or its arguments could not be loaded where the task runs. Install this module for the "
-                "server's Python, or start the server in the folder that the module lies in."
-            )
-            return
-        step = step.tb_next

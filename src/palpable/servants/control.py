@@ -42,6 +42,8 @@ class ServerFailed(Message, frozen=True, tag="server-failed"):
 
     error: str
     message: str
+    error_number: int | None = None
+    """The `errno` of an OSError."""
 
 
 ToServer = StartServer | StopServer

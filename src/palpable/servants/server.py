@@ -19,6 +19,7 @@ from palpable._connection.address import make_address
 from palpable._connection.checks import check_number
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader, encode_frame
 from palpable._wire.handshake import checked_authkey
+from palpable._wire.sendable_text import sendable
 from palpable.servants.control import ServerFailed, ServerStarted, StartServer, StopServer, ToOwner
 from palpable.servants.private_folder import PrivateFolder
 from palpable.servants.servant import Servant
@@ -371,7 +372,7 @@ def _checked_address(address: Any, family: str | None) -> tuple[tuple[str, int] 
 def _checked_path(name: str, path: str | os.PathLike[str]) -> str:
     """Return a path that the server process can be told, and that no change of the current folder moves."""
     absolute = str(Path(path).absolute())
-    if "\0" in absolute or any("\ud800" <= character <= "\udfff" for character in absolute):
+    if "\0" in absolute or sendable(absolute) != absolute:
         raise ValueError(f"{name} must be a path in UTF-8 without null characters, not {absolute!r}")
     return absolute
 
@@ -392,7 +393,7 @@ def _why_not_started(settings: ServerSettings, failure: ServerFailed) -> str:
     if failure.error in ("StoreBroken", "Stopped"):
         return failure.message
     advice = ""
-    if f"[Errno {errno.EADDRINUSE}]" in failure.message:
+    if failure.error_number == errno.EADDRINUSE:
         advice = ". Another program listens there: end it, or choose another port (0: one that is free)"
     return f"the server cannot listen on {settings.address!r}: {failure.error}: {failure.message}{advice}"
 

@@ -51,7 +51,9 @@ def main() -> None:
                 control.sendall(encode_frame(ServerFailed(error="Stopped", message=STOPPED_MESSAGE)))
     except Exception as error:
         with contextlib.suppress(OSError):
-            control.sendall(encode_frame(ServerFailed(error=type(error).__name__, message=str(error))))
+            number = error.errno if isinstance(error, OSError) else None
+            failed = ServerFailed(error=type(error).__name__, message=str(error), error_number=number)
+            control.sendall(encode_frame(failed))
         raise
     finally:
         control.close()

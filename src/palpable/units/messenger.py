@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from palpable._connection import inside
 from palpable._wire.messages import TaskProgressed, TaskSaid
+from palpable._wire.sendable_text import sendable
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -97,12 +98,12 @@ class Messenger:
         check_number("done", done, least=0)
         check_number("total", total, least=0)
         if self._send is not None:
-            note = _sendable(str(note))
+            note = sendable(str(note))
             self._send(TaskProgressed(task_id=self.task_id, done=float(done), total=float(total), note=note))
 
     def _say(self, level: str, text: str) -> None:
         if self._send is not None:
-            self._send(TaskSaid(task_id=self.task_id, level=level, text=_sendable(text)))
+            self._send(TaskSaid(task_id=self.task_id, level=level, text=sendable(text)))
 
     # --- sub-tasks ------------------------------------------------------------------------------------------------
 
@@ -241,11 +242,6 @@ class Messenger:
 
     def __repr__(self) -> str:
         return f"<Messenger of task {self.task_id}>"
-
-
-def _sendable(text: str) -> str:
-    """Return `text` with what is no character as its escape, as `print` shows it: names of files have such."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def current_task() -> Messenger:

@@ -601,13 +601,14 @@ def test_help_loads_neither_a_command_nor_the_client_nor_the_server() -> None:
 
 
 def test_help_comes_at_once() -> None:
-    def cpu_seconds() -> float:
-        before, _ = children_seconds(), answer("--help")
-        return children_seconds() - before
-
     def children_seconds() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
+
+    def cpu_seconds() -> float:
+        before = children_seconds()
+        answer("--help")
+        return children_seconds() - before
 
     # It waits for nothing: where nothing else runs, this is the time it takes. The best of many, since whoever else
     # runs also empties the processor's caches.

@@ -110,19 +110,11 @@ def command(
             # With a key others may wait for the same task.
             is_cancelled = key is None and cancel_soon(connection, [task_id])
             if isinstance(error, KeyboardInterrupt):
-                what = "goes on, for its key"
-                if is_cancelled:
-                    what = "is cancelled. Start with --detach what is to go on"
-                elif key is None:
-                    what = f"could not be cancelled now. When the server is back: palpable cancel {task_id}"
-                click.echo(f"palpable: task {task_id} {what}.", err=True)
+                fate = _fate(task_id, has_key=key is not None, is_cancelled=is_cancelled)
+                click.echo(f"palpable: task {task_id} {fate}.", err=True)
                 return INTERRUPTED
-            if (
-                isinstance(error, ServerUnreachable)
-                and is_accepted
-                and not is_cancelled
-                and connection.info.get("is_durable")
-            ):
+            is_kept = is_accepted and not is_cancelled and connection.info.get("is_durable")
+            if isinstance(error, ServerUnreachable) and is_kept:
                 raise NotAsked(
                     f"{error} The task is kept, and run by the next server on the same store: palpable wait {task_id}"
                 ) from None
@@ -134,6 +126,15 @@ def command(
             click.echo(task_id)
         return 0
     return _show(report, is_command=bool(words), as_json=as_json)
+
+
+def _fate(task_id: str, *, has_key: bool, is_cancelled: bool) -> str:
+    """Return what becomes of a task whose command was interrupted."""
+    if has_key:
+        return "goes on, for its key"
+    if is_cancelled:
+        return "is cancelled. Start with --detach what is to go on"
+    return f"could not be cancelled now. When the server is back: palpable cancel {task_id}"
 
 
 def _call(path: str | None, words: Sequence[str], args_text: str | None, kwargs_text: str | None) -> Any:
@@ -172,8 +173,9 @@ def _short(words: Sequence[str]) -> str:
     """Return a command as lists show it."""
     import shlex
 
-    # Names of files may be any bytes; those that are no text are shown as escapes.
-    text = " ".join(map(shlex.quote, words)).encode("utf-8", "backslashreplace").decode()
+    from palpable._wire.sendable_text import sendable
+
+    text = sendable(" ".join(map(shlex.quote, words)))
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
