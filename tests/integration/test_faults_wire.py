@@ -328,6 +328,11 @@ def test_a_bad_number_for_the_server_is_refused_at_once_by_name(name: str, value
     assert str(value) in str(caught.value)
 
 
+def test_the_word_for_no_file_is_refused_as_a_store() -> None:
+    with pytest.raises(ValueError, match=r"store must be the path of a file\. .* leave it out"):
+        Server(num_workers=1, store=":memory:")
+
+
 @pytest.mark.parametrize("path", ["a\0b", "\udcff.db"])
 @pytest.mark.parametrize("name", ["store", "logging_folder"])
 def test_a_path_that_the_server_process_can_not_be_told_is_refused_at_once_by_name(name: str, path: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -80,7 +82,11 @@ def test_a_child_can_not_use_the_line_of_the_task(client: Client, isolation: Iso
     assert not [task for task in client.tasks() if task.state == "running"]
 
 
-def test_a_child_does_not_go_on_with_the_chunk_of_its_parent(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("params", [range(6), list(range(6))], ids=["range", "list"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["function", "object"])
+def test_a_child_does_not_go_on_with_the_chunk_of_its_parent(
+    client: Client, tmp_path: Path, params: Sequence[int], is_plain: bool
+) -> None:
     path = str(tmp_path / "ran")
 
     def function(number: int) -> int:
@@ -91,5 +97,6 @@ def test_a_child_does_not_go_on_with_the_chunk_of_its_parent(client: Client, tmp
                 assert _exit_code(pid) == 0
         return number
 
-    assert client.options(isolation="worker").map(function, range(6), chunksize=6) == list(range(6))
+    called = function if is_plain else functools.partial(function)
+    assert client.options(isolation="worker").map(called, params, chunksize=6) == list(range(6))
     assert sorted((tmp_path / "ran").read_text().split()) == [str(number) for number in range(6)]

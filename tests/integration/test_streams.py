@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -80,7 +81,8 @@ def test_results_before_one_that_can_not_be_pickled_are_yielded(warm: Client) ->
     assert found == list(range(5))
 
 
-def test_a_function_that_raises_stop_iteration_ends_nothing_quietly(warm: Client) -> None:
+@pytest.mark.parametrize("is_plain", [True, False], ids=["function", "object"])
+def test_a_function_that_raises_stop_iteration_ends_nothing_quietly(warm: Client, is_plain: bool) -> None:
     def stop_at_three(number: int) -> int:
         if number == 3:
             raise StopIteration
@@ -88,7 +90,8 @@ def test_a_function_that_raises_stop_iteration_ends_nothing_quietly(warm: Client
 
     found: list[int] = []
     with pytest.raises(RuntimeError, match="StopIteration for param 3"):
-        found.extend(warm.imap(stop_at_three, range(10), chunksize=10))
+        called = stop_at_three if is_plain else functools.partial(stop_at_three)
+        found.extend(warm.imap(called, range(10), chunksize=10))
     assert found == [0, 1, 2]
 
 

@@ -193,7 +193,7 @@ def _payloads(
         size = automatic_chunksize(len(params), workers_of(connection), is_watched=is_watched)
     for start in range(0, len(params), size):
         chunk = params[start : start + size]
-        yield dumps_params(chunk if isinstance(chunk, list) else list(chunk)), "chunk", len(chunk)
+        yield dumps_params(chunk), "chunk", len(chunk)
 
 
 def ids_of(arrivals: Iterable[Arrival]) -> list[str]:

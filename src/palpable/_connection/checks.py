@@ -47,6 +47,8 @@ def check_number(
     allowed += " or None" * may_be_none + (f" ({meaning})" if meaning else "")
     if isinstance(value, bool) or not isinstance(value, int if is_whole else (int, float)):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
+    if isinstance(value, int) and value.bit_length() > 63:  # it can't be sent, nor kept in a store
+        raise ValueError(f"{name} must be {allowed}, and below 2**63: this one has {value.bit_length()} bits")
     if not least <= value <= most:  # False for NaN too
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 

@@ -77,7 +77,7 @@ class TaskRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `form` says how `payload` is used:
         "call":       (args, kwargs) pickled; the function is named by `function_key`; runs `function(*args, **kwargs)`
-        "chunk":      a list of params pickled; runs `[function(param) for param in params]`
+        "chunk":      a list or range of params pickled; runs `[function(param) for param in params]`
         "procedure":  a pickled `Procedure`; `function_key` is ""; runs `procedure.run(messenger)`
     """
 

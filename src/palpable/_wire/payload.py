@@ -8,7 +8,7 @@ Runs in: clients and task processes. Imported by: the zygote, so nothing heavy i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,14 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         raise _not_picklable(named, error, dumps_by_value, _ARGUMENT_ADVICE) from error
 
 
-def dumps_params(params: list[Any]) -> bytes:
-    """Return the params of a chunk pickled. Raises NotPicklable as `dumps_call` does."""
+def dumps_params(params: Sequence[Any]) -> bytes:
+    """Return the params of a chunk pickled: a range as its three numbers, all else as a list.
+
+    Raises NotPicklable as `dumps_call` does.
+    """
+    if type(params) is range:
+        return _dumps(params, PROTOCOL)
+    params = params if isinstance(params, list) else list(params)
     try:
         return dumps_by_value(params)
     except Exception as error:  # as above

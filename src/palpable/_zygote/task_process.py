@@ -31,6 +31,7 @@ from os import putenv
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 from threading import Lock
 from time import monotonic
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
@@ -48,6 +49,8 @@ from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from palpable._connection.connection import Connection
     from palpable._zygote.import_costs import ImportClock
 
@@ -84,8 +87,8 @@ class TaskProcess:
         self._take_backs = 0
         self._functions: OrderedDict[str, Any] = OrderedDict()
         self._pickled_functions: dict[str, bytes] = {}
-        self._chunk: list[Any] = []
-        """The params of the chunk that runs."""
+        self._chunk: Iterator[Any] = iter(())
+        """Those params of the running chunk that are still to come."""
         os.register_at_fork(after_in_child=self._forget_chunk)
 
     # --- the life of the process ----------------------------------------------------------------------------------
@@ -243,19 +246,18 @@ class TaskProcess:
         if form == "call":
             args, kwargs = loaded
             return function(*args, **kwargs)
-        params = self._chunk = loaded
-        # On an error the list keeps what it was given until then. It is faster than a loop, too.
+        params = self._chunk = iter(loaded)
         try:
-            done.extend(map(function, params))
+            _call_each(function, params, done)
         finally:
-            self._chunk = []
-        if len(done) < len(params):  # it would end any loop over `map` just so
+            self._chunk = iter(())
+        if len(done) < len(loaded):  # it would end any loop over `map` just so
             raise RuntimeError(f"the function raised StopIteration for param {len(done)} of the chunk")
         return done
 
     def _forget_chunk(self) -> None:
         """In a child that the task forked: what follows in the chunk is its parent's, should it come back to it."""
-        self._chunk.clear()
+        deque(self._chunk, maxlen=0)
 
     def _function(self, key: str) -> Any:
         functions = self._functions
@@ -388,3 +390,17 @@ class TaskProcess:
         self._orders.extend(message.tasks)
         if message.taken_back:
             self._take_backs = (self._take_backs + 1) % 256
+
+
+def _call_each(function: Callable[[Any], Any], params: Iterator[Any], done: list[Any]) -> None:
+    """Append to `done` what `function` returns for each of `params`; on an error it holds the results until then.
+
+    A StopIteration ends it as if there were no more params.
+    """
+    if type(function) is not FunctionType:
+        done.extend(map(function, params))  # the fastest for what is not written in Python
+        return
+    # The interpreter calls a function of Python from a loop without a new C frame: 0.9 of `map` on 3.11, 0.5 on 3.13.
+    with suppress(StopIteration):
+        for param in params:
+            done.append(function(param))

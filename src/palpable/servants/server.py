@@ -110,6 +110,8 @@ class Server(Servant):
         check_number("drain_seconds", drain_seconds, least=0, most=86_400)
         if store is not None and not isinstance(store, (str, os.PathLike)):
             raise TypeError(f"store must be the path of a file or None, not {store!r}")
+        if store == ":memory:":  # what SQLite calls so is for one process, and would keep nothing
+            raise ValueError("store must be the path of a file. To keep everything in memory, leave it out (None)")
         if result_retention_seconds is None:
             result_retention_seconds = RETENTION_SECONDS if store is None else DURABLE_RETENTION_SECONDS
         check_number("kill_grace_seconds", kill_grace_seconds, least=0, most=3600)

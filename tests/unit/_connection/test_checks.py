@@ -35,6 +35,18 @@ def test_what_is_not_is_refused_by_name(value: Any, is_whole: bool, error: type[
         check_number("timeout", value, least=0, most=10, is_whole=is_whole)
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_does_not_fit_into_64_bits_is_refused_by_name(value: int, is_whole: bool) -> None:
+    bits = value.bit_length()
+    with pytest.raises(ValueError, match=rf"timeout must be a .*below 2\*\*63: this one has {bits} bits"):
+        check_number("timeout", value, is_whole=is_whole)
+
+
+def test_the_largest_that_fits_passes() -> None:
+    check_number("timeout", 2**63 - 1, is_whole=True)
+
+
 class Night(enum.StrEnum):
     JOBS = "nightly"
 

@@ -8,6 +8,7 @@ import math
 import pickle
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -47,6 +48,15 @@ def test_a_value_arrives_equal_and_of_its_type(value: Any) -> None:
         loads(dumps_result(value)),
     ):
         assert arrived == expected and type(arrived) is type(expected)
+
+
+@pytest.mark.parametrize("params", [range(5), range(10, 0, -3), (1, "b"), [None]])
+def test_params_of_a_chunk_arrive_in_order(params: Sequence[Any]) -> None:
+    assert list(loads(dumps_params(params))) == list(params)
+
+
+def test_a_range_travels_as_its_numbers() -> None:
+    assert len(dumps_params(range(10**15))) < 100
 
 
 def test_a_call_keeps_positions_and_names() -> None:
