@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -357,6 +358,53 @@ def test_hooks_of_preloaded_libraries_are_run_around_the_fork(tmp_path: Path, mo
     serve(tmp_path / "spools", test, preload=["zy_hooks"])
 
 
+def test_a_hook_that_raises_does_not_keep_processes_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zy_bad_hook.py").write_text("import os; os.register_at_fork(after_in_child=lambda: 1 / 0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    async def test(server: FakeServer) -> None:
+        process = await server.take()
+        ended = await process.run(pow, 2, 10)
+        assert ended is not None and loads(ended.payload) == 1024
+        assert "ZeroDivisionError" in process.output()
+
+    serve(tmp_path / "spools", test, preload=["zy_bad_hook"])
+
+
+def test_files_that_preloaded_modules_opened_are_open_in_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"file{number}" for number in range(5)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    (tmp_path / "zy_files.py").write_text(f"files = [open({str(tmp_path)!r} + '/' + name) for name in {names}]")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    async def test(server: FakeServer) -> None:
+        assert await server.value(lambda: [file.read() for file in sys.modules["zy_files"].files]) == names
+
+    serve(tmp_path / "spools", test, preload=["zy_files"])
+
+
+def test_a_process_whose_socket_there_is_no_file_descriptor_for_is_replaced(tmp_path: Path) -> None:
+    async def test(server: FakeServer) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            server.handle.keep_alive(3)
+            async with asyncio.timeout(20):
+                while len(server.handle._alive) < 3:
+                    await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not server.forked
+        await server.until(lambda: len(server.forked) == 3)
+        numbers = [await server.value(lambda number: number + 1, number) for number in range(5)]
+        assert numbers == [1, 2, 3, 4, 5]
+
+    serve(tmp_path, test, processes=0)
+
+
 def test_a_task_reports_dear_imports_of_installed_modules_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zy_own.py").write_text("import time\ntime.sleep(0.005)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -449,24 +497,3 @@ def test_when_the_zygote_is_killed_everything_below_it_is_gone_and_the_server_is
         serve(tmp_path, test)
     finally:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)
-
-
-# --- forking several at a time ----------------------------------------------------------------------------------
-
-
-def test_with_slack_they_are_forked_several_at_a_time(tmp_path: Path) -> None:
-    async def test(server: FakeServer) -> None:
-        server.handle.keep_alive(4, slack=2)
-        await server.until(lambda: len(server.forked) == 4)
-        assert await server.value(os.getpid) and await server.value(os.getpid)
-        await asyncio.sleep(0.2)
-        assert len(server.forked) == 4, "two may be missing"
-        assert await server.value(os.getpid)
-        await server.until(lambda: len(server.forked) == 7)
-        server.handle.keep_alive(40, slack=2)
-        await server.until(lambda: len(server.forked) == 43)
-        assert len({process.pid for process in server.forked}) == 43
-        numbers = [(await server.value(lambda number: number + 1, number)) for number in range(20)]
-        assert numbers == list(range(1, 21))
-
-    serve(tmp_path, test, processes=0)

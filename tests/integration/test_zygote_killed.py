@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,39 @@ def test_an_idle_task_process_that_is_killed_is_replaced(lone_client: Client) ->
     for process in wait_until(task_processes):
         process.kill()
     assert lone_client.map(tasks.double, range(5)) == [0, 2, 4, 6, 8]
+
+
+def _server_log(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("*.log"))
+
+
+@contextmanager
+def _no_file_descriptor_free(pid: int) -> Iterator[None]:
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_zygote_that_dies_while_no_file_descriptor_is_free_is_replaced_when_one_is(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    with Server(logging_folder=str(logs), num_workers=1) as server, server.client() as client:
+        assert client.run(tasks.double, 1) == 2
+        assert server.pid is not None
+        with _no_file_descriptor_free(server.pid):
+            _kill_zygotes()
+            wait_until(lambda: "has left behind is not ended yet" in _server_log(logs))
+        assert client.submit(tasks.double, 2).result(timeout=20) == 4
+
+
+def test_a_kept_process_that_no_claim_pipe_can_be_made_for_is_replaced_and_its_task_runs(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    with Server(logging_folder=str(logs), num_workers=1, isolation="worker") as server, server.client() as client:
+        wait_until(lambda: client.get_status()["processes"]["idle"] == 2)
+        assert server.pid is not None
+        with _no_file_descriptor_free(server.pid):
+            future = client.submit(tasks.double, 2)
+            wait_until(lambda: "there is no room for its claim pipe" in _server_log(logs))
+        assert future.result(timeout=20) == 4

@@ -547,9 +547,6 @@ class KeepAlive(Message, frozen=True, tag="keep"):
     """Keep this many task processes alive, busy and idle together: fork whenever there are fewer. Never kills."""
 
     count: int
-    slack: int = 0
-    """How many may be missing before any is forked; then all that are missing are, in one go. Each fork makes the
-    zygote pay again for the memory it writes to, so several at a time are cheaper."""
 
 
 class EndProcess(Message, frozen=True, tag="end"):

@@ -115,7 +115,7 @@ def make_turn(
     count_spaces = children.count
 
     def turn(_kept: Any = (vector, header, replacement, _signals)) -> bool:
-        if len(alive) != books.count or books.slack or kill_at or books.fork_again_at:
+        if len(alive) != books.count or kill_at or books.fork_again_at:
             return False
         if poll(polled_address, 2, _LONG_MILLISECONDS) <= 0:
             return True

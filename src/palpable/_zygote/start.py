@@ -103,5 +103,14 @@ def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoRet
 
 
 def open_fds() -> set[int]:
-    """Return the file descriptors open in this process."""
-    return {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2}
+    """Return the file descriptors open in this process, but for 0, 1 and 2."""
+    listed = {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2}
+    return set(filter(_is_open, listed))  # the one that was open to list them is not any more
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -86,11 +86,15 @@ def children() -> set[int]:
 
 
 def has_mark(pid: int, mark: str) -> bool:
-    """Whether that process was started with `mark` in its environment."""
+    """Whether that process was started with `mark` in its environment.
+
+    Raises:
+        OSError: it can't be said now: no file descriptor is free.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return f"{MARK}={mark}".encode() in file.read().split(b"\0")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
 
 

@@ -101,10 +101,10 @@ class Zygote:
         from palpable._zygote.rehearsal import rehearse, trial_frame
 
         output.install()
-        calls_at_birth = [
+        calls_at_birth: list[tuple[Callable[..., object], tuple[object, ...]]] = [
             *os_calls.calls_at_birth(_gaps_between({*self._keep_fds, SOCKET_FD})),
             *self._child_signal.calls_at_birth(),
-            *((hook, ()) for hook in fork_hooks.after_in_child),
+            *([(fork_hooks.run, (fork_hooks.after_in_child,))] if fork_hooks.after_in_child else []),
             *((seed, ()) for seed in reseed.find_generators()),
             (os_calls.enable_gc, ()),
         ]
@@ -153,7 +153,7 @@ class Zygote:
             self._kill_overdue()
         if exits := self._collect_exits():
             self._send(ProcessesExited(exits=exits))
-        while self._books.count - len(self._books.alive) > self._books.slack and self._fork_missing():
+        while self._books.count > len(self._books.alive) and self._fork_missing():
             pass
 
     def _wait_milliseconds(self) -> float | None:
@@ -176,7 +176,7 @@ class Zygote:
             self._end_all()
         for message in messages:
             if isinstance(message, KeepAlive):
-                self._books.count, self._books.slack = message.count, message.slack
+                self._books.count = message.count
             elif isinstance(message, EndProcess):
                 self._end(message)
             else:

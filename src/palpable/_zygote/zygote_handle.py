@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -39,6 +40,10 @@ from palpable._zygote.strays import MARK, children, has_mark, kill_strays
 READ_BYTES = 1 << 16
 MAX_FDS_PER_MESSAGE = 253
 """The kernel's limit (SCM_MAX_FD)."""
+PAUSE_SECONDS = 0.2
+"""Until what a lack of file descriptors has kept from being done is tried again."""
+
+logger = logging.getLogger("palpable.server")
 
 ForkedProcess = tuple[int, socket.socket, str]
 """Pid, the server's end of its socket pair (non-blocking), the path of its spool file."""
@@ -91,6 +96,9 @@ class ZygoteHandle:
 
         Args:
             environment: of the zygote and its tasks; this process's own if None. Authkeys are left out.
+
+        Raises:
+            OSError: the system has no room for it now; nothing is left of it.
         """
         self._loop = asyncio.get_running_loop()
         self._died: asyncio.Future[None] = self._loop.create_future()
@@ -103,19 +111,25 @@ class ZygoteHandle:
         kept = {name: value for name, value in environment.items() if not name.startswith("PALPABLE_AUTHKEY")}
         self._mark = f"{os.getpid()}-{self._settings.name}"
         try:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *flags, "-P", str(here / "__main__.py"), str(theirs.fileno()), "-1", *sorted(folders)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in a terminal is for the server alone
                 env={**kept, MARK: self._mark},
             )
+            try:
+                self._pidfd = os.pidfd_open(process.pid)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
         except BaseException:
             self._control.close()
             raise
         finally:
             theirs.close()
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._process = process
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._control, self._on_readable)
         self._send(self._settings)
@@ -141,14 +155,9 @@ class ZygoteHandle:
                 return True
         return False
 
-    def keep_alive(self, count: int, slack: int = 0) -> None:
-        """Have this many task processes kept alive, idle and busy ones together. Never blocks.
-
-        Args:
-            count: how many.
-            slack: how many may be missing before new ones are forked, all in one go, which is cheaper.
-        """
-        self._send(KeepAlive(count=count, slack=slack))
+    def keep_alive(self, count: int) -> None:
+        """Have this many task processes kept alive, idle and busy ones together. Never blocks."""
+        self._send(KeepAlive(count=count))
 
     def prepare_modules(self, modules: list[str]) -> None:
         """Have the zygote make these ready for its task processes (see `prepared_modules`). Never blocks."""
@@ -208,7 +217,7 @@ class ZygoteHandle:
     def _read(self) -> bool:
         """Read and pass on what is there; return False at the end of the stream."""
         try:
-            data, ancillary, _, _ = self._control.recvmsg(
+            data, ancillary, flags, _ = self._control.recvmsg(
                 READ_BYTES, socket.CMSG_SPACE(MAX_FDS_PER_MESSAGE * 4), socket.MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
@@ -226,6 +235,12 @@ class ZygoteHandle:
         except FrameError:  # it is not a zygote any more
             self.kill()
             return False
+        if flags & socket.MSG_CTRUNC and self._reader.has_partial:
+            # This process had no file descriptor free for what came with a message, and the rest of that message is
+            # still to come: what comes after it could not be told apart from what is missing.
+            logger.error("zygote %s is ended: there was no file descriptor free to hear it out", self.pid)
+            self.kill()
+            return False
         return True
 
     def _dispatch(self, message: FromZygote) -> None:
@@ -233,12 +248,12 @@ class ZygoteHandle:
             process_exit, pid = read_replacement(message.record)
             spool_path = self._alive[pid] = self._alive.pop(process_exit.pid)
             self._on_exited([process_exit])
-            self._on_forked([(pid, self._next_socket(), spool_path)])
+            self._announce([(pid, spool_path)])
         elif isinstance(message, ProcessesForked):
             folder = self._settings.spool_folder
             paths = [os.path.join(folder, spool) for spool in message.spools]
             self._alive.update(zip(message.pids, paths, strict=True))
-            self._on_forked([(pid, self._next_socket(), self._alive[pid]) for pid in message.pids])
+            self._announce(list(zip(message.pids, paths, strict=True)))
         elif isinstance(message, ProcessesExited):
             for process_exit in message.exits:
                 self._alive.pop(process_exit.pid, None)
@@ -246,6 +261,19 @@ class ZygoteHandle:
         else:
             self._ready = message
             self._on_ready(message)
+
+    def _announce(self, processes: list[tuple[int, str]]) -> None:
+        """Pass on new task processes, given by pid and spool file, each with the socket that came along."""
+        forked = []
+        for pid, spool_path in processes:
+            if self._received_fds:
+                forked.append((pid, self._next_socket(), spool_path))
+                continue
+            # The kernel found no file descriptor free for it. Nobody can reach that process; there will be another one.
+            logger.error("process %s is ended: there was no file descriptor free for its socket", pid)
+            self._loop.call_later(PAUSE_SECONDS, self.end_process, pid)
+        if forked:
+            self._on_forked(forked)
 
     def _next_socket(self) -> socket.socket:
         # All four are given, so that nothing has to be asked of the kernel.
@@ -269,7 +297,15 @@ class ZygoteHandle:
             os.close(self._received_fds.popleft())
         assert self._process is not None
         self._process.wait()  # returns at once
-        kill_strays((), find=self._left_behind)
+        self._end_what_is_left()
+
+    def _end_what_is_left(self) -> None:
+        try:
+            kill_strays((), find=self._left_behind)
+        except OSError as error:  # no file descriptor is free to look for them
+            logger.error("what zygote %s has left behind is not ended yet: %s", self.pid, error)
+            self._loop.call_later(PAUSE_SECONDS, self._end_what_is_left)
+            return
         if not self._died.done():
             self._died.set_result(None)
         self._on_died()

@@ -11,7 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
@@ -81,6 +81,9 @@ class ProcessLink:
         """Frames sent that told of tasks taken back, modulo 256: what the claim bytes say (see `RunTasks`)."""
         self._never_sent = 0
         """Tasks taken back before there was a process to know of them."""
+        self._lost_orders = 0
+        """Tasks that the process can't be told of any more, as there is no claim pipe for it: it is being ended."""
+        self._is_given_up = False
         self._receive_bytes = SMALL_RECEIVE_BYTES
         self._is_reading = False
         self._is_at_end = False
@@ -122,8 +125,16 @@ class ProcessLink:
         if self.isolation == "task":
             self._send_order(frame)
             return
-        if self._claims is None:
-            self._send_claim_pipe(frame)
+        if self._claims is None and not self._is_given_up:
+            try:
+                self._send_claim_pipe(frame)
+            except OSError as error:
+                logger.error("process %s is ended: there is no room for its claim pipe: %s", self.pid, error)
+                self._is_given_up = True
+                self._end_process()
+        if self._is_given_up:
+            self._lost_orders += len(tasks)
+            return
         if taken_back:
             self._take_backs = (self._take_backs + 1) % 256
         self._send_order(frame)
@@ -135,18 +146,25 @@ class ProcessLink:
         """Make the claim pipe, and send its read end with the first byte of the first frame.
 
         If the process is gone its exit will be reported; the claims written all the same say that nothing was begun.
+
+        Raises:
+            OSError: the system has no room for it now; nothing is left of it, and nothing was sent.
         """
         assert self._socket is not None
-        theirs, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            # The process blocks when it reads, the server must not. Whether a read blocks belongs to the open file
-            # description, which a passed descriptor shares; opened anew, the same pipe has a second description.
-            ours = os.open(f"/proc/self/fd/{theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._claims = (ours, writer)
-            with suppress(OSError):
-                socket.send_fds(self._socket, [frame[:1]], [theirs])
-        finally:
-            os.close(theirs)
+        with ExitStack() as on_error:
+            theirs, writer = os.pipe2(os.O_CLOEXEC)
+            on_error.callback(os.close, writer)
+            try:
+                # The process blocks when it reads, the server must not. Whether a read blocks belongs to the open file
+                # description, which a passed descriptor shares; opened anew, the same pipe has a second description.
+                ours = os.open(f"/proc/self/fd/{theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                on_error.callback(os.close, ours)
+                with suppress(ConnectionError):
+                    socket.send_fds(self._socket, [frame[:1]], [theirs])
+            finally:
+                os.close(theirs)
+            on_error.pop_all()
+        self._claims = (ours, writer)
         del frame[:1]
 
     def take_back(self) -> int:
@@ -161,7 +179,9 @@ class ProcessLink:
             self._never_sent += count
             return count
         if self._claims is None:
-            return 0  # a process of one task: what it was handed, it has
+            # A process of one task has what it was handed; one that was given up has nothing.
+            count, self._lost_orders = self._lost_orders, 0
+            return count
         count = 0
         try:
             while claims := os.read(self._claims[0], 4096):
@@ -287,13 +307,17 @@ class ProcessLink:
         except FrameError as error:
             logger.warning("process %s is ended, as it does not speak as a task process does: %s", self.pid, error)
             self._stop_reading()
-            if self.zygote is not None and self.pid is not None:
-                self.zygote.end_process(self.pid, 0.0)
+            self._end_process()
             return False
         self._has_conversed = True
         if messages:
             self._intake.take(messages)
         return True
+
+    def _end_process(self) -> None:
+        """Have the process killed; its exit will be reported."""
+        if self.zygote is not None and self.pid is not None:
+            self.zygote.end_process(self.pid, 0.0)
 
     def _set_reading(self, is_on: bool) -> None:
         if self._socket is None or self._is_at_end or is_on is self._is_reading:

@@ -22,7 +22,12 @@ from palpable.servants.process_link import ProcessLink
 logger = logging.getLogger("palpable.server")
 
 RESPAWN_SECONDS = 0.2
-"""Before a zygote that died is replaced: one that can't start must not be started in a tight loop."""
+"""Before a zygote that died, or could not be started, is replaced: one that can't start must not be started in a tight
+loop."""
+START_SECONDS = 60.0
+"""Until the first zygote must be ready."""
+START_TRIES = 5
+"""Zygotes that end before any was ready; then there is something about this environment that no zygote starts in."""
 STALE_SECONDS = 1.0
 """How often, at most, preloaded source files are compared with those on disk; only when a task starts a process."""
 PRELOAD_SECONDS = 0.005
@@ -31,6 +36,10 @@ PRELOAD_MAX = 40
 """Modules preloaded by themselves at most; each makes every fork dearer."""
 PREPARED_MAX = 200
 """Modules of named functions that zygotes are told of, about."""
+
+
+class NoZygote(RuntimeError):
+    """No zygote could be started, so no task could ever run."""
 
 
 class ProcessPool:
@@ -61,6 +70,9 @@ class ProcessPool:
         self._retired: set[ZygoteHandle] = set()
         self._next_generation: list[ZygoteHandle] = []
         """Those that will take the place of all that fork, once all of them are ready."""
+        self._ready_next: set[ZygoteHandle] = set()
+        self._generation_wants: set[str] = set()
+        """What the next generation is to have learned."""
         self._zygote_count = zygote_count
         self._idle: dict[ZygoteHandle, deque[tuple[int, socket.socket, str]]] = {}
         self._links: dict[ZygoteHandle, dict[int, ProcessLink]] = {}
@@ -72,7 +84,8 @@ class ProcessPool:
         self._prepared: dict[str, None] = {}
         """The modules that functions of tasks are in, in the order of their first appearance."""
         self._check_stale_at = 0.0
-        self.first_ready: asyncio.Future[None] | None = None
+        self._first_ready: asyncio.Future[None] | None = None
+        self._failed_starts = 0
 
     # --- what the manager asks ---
 
@@ -80,13 +93,17 @@ class ProcessPool:
         """Start the zygotes; return when one is ready.
 
         Raises:
-            RuntimeError: none could be started.
+            NoZygote: none could be started.
         """
-        loop = asyncio.get_running_loop()
-        self.first_ready = loop.create_future()
+        self._first_ready = asyncio.get_running_loop().create_future()
         for _ in range(self._zygote_count):
             self._start_zygote(self._zygotes)
-        await asyncio.wait_for(self.first_ready, 60)
+        try:
+            await asyncio.wait_for(self._first_ready, START_SECONDS)
+        except TimeoutError:
+            raise NoZygote(
+                f"no process for tasks was ready within {START_SECONDS:g} seconds. Is a preloaded module slow?"
+            ) from None
 
     def acquire(self, link: ProcessLink) -> None:
         """Bind the link to an idle process, now or as soon as there is one."""
@@ -138,14 +155,6 @@ class ProcessPool:
     def _every_zygote(self) -> list[ZygoteHandle]:
         return [*self._zygotes, *self._retired, *self._next_generation]
 
-    def known_pids(self) -> set[int]:
-        """Every process that this server is responsible for, by its zygotes."""
-        pids = set(self.zygote_pids())
-        for zygote, idle in self._idle.items():
-            pids.update(pid for pid, _, _ in idle)
-            pids.update(self._links[zygote])
-        return pids
-
     def close(self) -> None:
         """End all zygotes with all their processes."""
         self._is_closing = True
@@ -163,6 +172,7 @@ class ProcessPool:
     # --- zygotes ---
 
     def _start_zygote(self, generation: list[ZygoteHandle]) -> None:
+        """Start one more. If the system has no room for it now, say so, and try again soon for those that serve."""
         zygote: ZygoteHandle = ZygoteHandle(
             self._make_settings([*self.preload, *sorted(self._learned)]),
             on_ready=lambda ready: self._on_ready(zygote, ready),
@@ -170,10 +180,22 @@ class ProcessPool:
             on_exited=lambda exits: self._on_zygote_exits(zygote, exits),
             on_died=lambda: self._on_died(zygote),
         )
+        try:
+            zygote.start(self._environment)
+        except OSError as error:
+            logger.error("no zygote can be started now: %s", error)
+            self._on_failed_start(str(error))
+            self._respawn_soon()
+            return
         generation.append(zygote)
         self._idle[zygote] = deque()
         self._links[zygote] = {}
-        zygote.start(self._environment)
+
+    def _on_failed_start(self, reason: str) -> None:
+        """A zygote has ended, or could not be started. Before any was ready that may be so for all there will be."""
+        self._failed_starts += 1
+        if self._failed_starts >= START_TRIES and self._first_ready is not None and not self._first_ready.done():
+            self._first_ready.set_exception(NoZygote(f"no process for tasks could be started: {reason}"))
 
     def _on_ready(self, zygote: ZygoteHandle, ready: ZygoteReady) -> None:
         for name, reason in ready.refused.items():
@@ -181,13 +203,13 @@ class ProcessPool:
                 self.refused[name] = reason
                 logger.warning("%s is not preloaded: %s", name, reason)
         self._learned -= self.refused.keys()
-        if self.first_ready is not None and not self.first_ready.done():
-            self.first_ready.set_result(None)
+        if self._first_ready is not None and not self._first_ready.done():
+            self._first_ready.set_result(None)
         if self._prepared:
             zygote.prepare_modules(list(self._prepared))
         if zygote in self._zygotes:
             self._share_out()
-        else:
+        elif zygote in self._next_generation:
             self._ready_next.add(zygote)
             self._replace_generation()
 
@@ -197,9 +219,11 @@ class ProcessPool:
             return
         self._is_renewing = True
         self._generation_wants = set(self._learned)
-        self._ready_next: set[ZygoteHandle] = set()
+        self._ready_next = set()
         for _ in range(self._zygote_count):
             self._start_zygote(self._next_generation)
+        if not self._next_generation:  # none could be started: as if all of it had died
+            self._replace_generation()
 
     def _replace_generation(self) -> None:
         """Let the next generation serve, if all of it is ready."""
@@ -308,6 +332,7 @@ class ProcessPool:
         del self._links[zygote]
         if was_wanted and not self._is_closing:
             logger.error("zygote %s died; it is replaced, its %d tasks are reported", zygote.pid, len(links))
+            self._on_failed_start(f"{START_TRIES} ended before one was ready")
             self._respawn_soon()
 
     def _respawn_soon(self) -> None:

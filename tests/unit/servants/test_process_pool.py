@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import errno
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -11,22 +12,32 @@ import pytest
 from palpable._wire.messages import ZygoteReady
 from palpable._zygote.settings import ZygoteSettings
 from palpable.servants import process_pool
-from palpable.servants.process_pool import ProcessPool
+from palpable.servants.process_link import ProcessLink
+from palpable.servants.process_pool import NoZygote, ProcessPool
 
 
 class Zygote:
     """In place of a `ZygoteHandle`."""
 
     all: list[Zygote]
+    """Those that were started."""
+    failures: int
+    """So many more will not start."""
 
     def __init__(self, settings: ZygoteSettings, *, on_ready: Any, on_died: Any, **others: Any) -> None:
         self.settings, self.on_ready, self.on_died = settings, on_ready, on_died
         self.pid: int | None = None
-        self.is_closed = False
-        Zygote.all.append(self)
+        self.is_closed = self.has_changed_files = False
 
     def start(self, environment: Mapping[str, str]) -> None:
+        if Zygote.failures:
+            Zygote.failures -= 1
+            raise BlockingIOError(errno.EAGAIN, "no process to be had")
+        Zygote.all.append(self)
         self.pid = 1000 + len(Zygote.all)
+
+    def is_stale(self) -> bool:
+        return self.has_changed_files
 
     def ready(self) -> None:
         assert self.pid is not None
@@ -44,7 +55,8 @@ class Zygote:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> ProcessPool:
-    Zygote.all = []
+    Zygote.all, Zygote.failures = [], 0
+    monkeypatch.setattr(process_pool, "RESPAWN_SECONDS", 0.0)
     monkeypatch.setattr(process_pool, "ZygoteHandle", Zygote)
     return ProcessPool(_settings, 2, [], lambda link, how: None, {})
 
@@ -53,16 +65,26 @@ def _settings(preload: list[str]) -> ZygoteSettings:
     return ZygoteSettings(name="z", spool_folder="", sys_path=[], cwd="", preload=preload)
 
 
-async def _begin_to_renew(pool: ProcessPool) -> tuple[list[Zygote], list[Zygote]]:
-    """Start the pool, and have it learn of a module; return the zygotes that serve, and those that are to."""
+async def _start(pool: ProcessPool) -> list[Zygote]:
     starting = asyncio.ensure_future(pool.start())
     await asyncio.sleep(0)
-    first = list(Zygote.all)
-    for zygote in first:
+    for zygote in Zygote.all:
         zygote.ready()
     await starting
+    return list(Zygote.all)
+
+
+async def _begin_to_renew(pool: ProcessPool) -> tuple[list[Zygote], list[Zygote]]:
+    """Start the pool, and have it learn of a module; return the zygotes that serve, and those that are to."""
+    first = await _start(pool)
     pool.learn({"numpy": 1.0})
     return first, Zygote.all[len(first) :]
+
+
+async def _until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not fact():
+            await asyncio.sleep(0)
 
 
 def test_zygotes_that_are_about_to_take_over_end_with_the_pool(pool: ProcessPool) -> None:
@@ -77,10 +99,8 @@ def test_zygotes_that_are_about_to_take_over_end_with_the_pool(pool: ProcessPool
 
 
 def test_one_that_dies_before_it_is_ready_does_not_keep_the_others_from_taking_over(
-    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+    pool: ProcessPool,
 ) -> None:
-    monkeypatch.setattr(process_pool, "RESPAWN_SECONDS", 0.0)
-
     async def run() -> None:
         first, (healthy, doomed) = await _begin_to_renew(pool)
         healthy.ready()
@@ -91,3 +111,73 @@ def test_one_that_dies_before_it_is_ready_does_not_keep_the_others_from_taking_o
             await asyncio.sleep(0)
 
     asyncio.run(run())
+
+
+def test_one_that_can_not_be_started_now_is_started_later(pool: ProcessPool) -> None:
+    async def run() -> None:
+        healthy, doomed = await _start(pool)
+        Zygote.failures = 3
+        doomed.on_died()
+        await _until(lambda: len(pool.zygote_pids()) == 2)
+        assert Zygote.failures == 0
+        pool.keep_alive(4)
+        assert [zygote.count for zygote in (healthy, Zygote.all[2])] == [2, 2], "no part for one that is not there"
+        pool.close()
+        await pool.wait_closed()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_generation_that_can_not_be_started_leaves_the_old_one_and_another_one_takes_over(
+    pool: ProcessPool, failures: int
+) -> None:
+    async def run() -> None:
+        first = await _start(pool)
+        Zygote.failures = failures
+        pool.learn({"numpy": 1.0})
+        if failures == 2:
+            assert pool.zygote_pids() == [zygote.pid for zygote in first]
+            pool.learn({"pandas": 1.0})
+        for zygote in Zygote.all[2:]:
+            zygote.ready()
+        await _until(lambda: len(pool.describe()["zygotes"]) == 2)
+        assert all(zygote.is_closed for zygote in first)
+
+    asyncio.run(run())
+
+
+def test_one_that_is_replaced_before_it_was_ready_counts_no_more(pool: ProcessPool) -> None:
+    async def run() -> None:
+        starting = asyncio.ensure_future(pool.start())
+        await asyncio.sleep(0)
+        ready, late = Zygote.all
+        ready.ready()
+        await starting
+        ready.has_changed_files = True
+        pool.acquire(ProcessLink(1, "task", 1024, lambda link, messages: None, asyncio.get_running_loop()))
+        pool.learn({"numpy": 1.0})
+        late.ready()
+        assert pool.zygote_pids()[:2] == [zygote.pid for zygote in Zygote.all[2:4]], "those with the new file serve"
+        assert late.is_closed
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["not started", "ended"])
+def test_where_none_can_run_the_start_fails_with_the_reason(pool: ProcessPool, how: str) -> None:
+    async def run() -> None:
+        Zygote.failures = 99 if how == "not started" else 0
+        starting = asyncio.ensure_future(pool.start())
+        ended = 0
+        while not starting.done():
+            await asyncio.sleep(0)
+            for zygote in Zygote.all[ended:]:
+                zygote.on_died()
+                ended += 1
+        reason = "no process to be had" if how == "not started" else "ended before one was ready"
+        with pytest.raises(NoZygote, match=reason):
+            await starting
+        pool.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
