@@ -103,13 +103,6 @@ class ReadyQueue:
         level = heapq.heappop(self._order)
         del self._levels[level], self._shared[level]
 
-    def take_first(self) -> TaskRecord | None:
-        """Take the task that leaves next."""
-        task = self.first()
-        if task is not None:
-            self.take(task)
-        return task
-
     def take(self, task: TaskRecord) -> None:
         """Take the task that `first` has just returned."""
         # `first` left it at the head of the first level.

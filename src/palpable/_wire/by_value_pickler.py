@@ -164,8 +164,3 @@ def dumps_by_value(value: Any) -> bytes:
 
 ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 """Exact types whose plain pickle is all there is to them: no class, no reference, no identity."""
-
-
-def dumps_atoms(value: Any) -> bytes:
-    """Return `value`, known to be made of `ATOMS` and tuples, lists and dicts of them, pickled. The fast way."""
-    return pickle.dumps(value, PROTOCOL)

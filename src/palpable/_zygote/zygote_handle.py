@@ -139,10 +139,6 @@ class ZygoteHandle:
         """The zygote's pid; None before it was started."""
         return self._process.pid if self._process else None
 
-    @property
-    def is_ready(self) -> bool:
-        return self._ready is not None and not self._has_died
-
     def is_stale(self) -> bool:
         """Whether a file of a preloaded module has changed since; not of installed modules. Costs a `stat` each."""
         if self._ready is None:

@@ -15,7 +15,7 @@ import pytest
 
 from palpable import RunFunction
 from palpable._wire import caller_classes
-from palpable._wire.by_value_pickler import ByValuePickler, dumps_atoms
+from palpable._wire.by_value_pickler import PROTOCOL, ByValuePickler
 from palpable._wire.caller_classes import dumps_for_caller, find_or_build
 from palpable._wire.culprit import find_culprit, kind_of
 from palpable._wire.messages import TaskReport
@@ -66,7 +66,7 @@ def test_a_call_keeps_positions_and_names() -> None:
 
 def test_plain_pickle_is_used_only_for_atoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("palpable._wire.payload.dumps_by_value", lambda value: b"by value")
-    assert dumps_call((1, "a", None), {"b": 2.5}) == dumps_atoms(((1, "a", None), {"b": 2.5}))
+    assert dumps_call((1, "a", None), {"b": 2.5}) == pickle.dumps(((1, "a", None), {"b": 2.5}), PROTOCOL)
     for value in ([1], (1,), Number(1), Level.LOW, int):
         assert dumps_call((value,), {}) == dumps_call((), {"a": value}) == b"by value"
 
