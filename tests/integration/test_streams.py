@@ -81,6 +81,13 @@ def test_results_before_one_that_can_not_be_pickled_are_yielded(warm: Client) ->
     assert found == list(range(5))
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_range_beyond_counting_is_as_good_as_an_endless_source(warm: Client, progress: bool) -> None:
+    values = warm.imap(tasks.double, range(2**70), progress=progress)
+    assert list(itertools.islice(values, 5)) == [0, 2, 4, 6, 8]
+    values.close()
+
+
 @pytest.mark.parametrize("is_plain", [True, False], ids=["function", "object"])
 def test_a_function_that_raises_stop_iteration_ends_nothing_quietly(warm: Client, is_plain: bool) -> None:
     def stop_at_three(number: int) -> int:

@@ -208,4 +208,4 @@ class CutConnections(RuleBasedStateMachine):
 
 
 TestCutConnections = CutConnections.TestCase
-TestCutConnections.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCutConnections.settings = settings(max_examples=60, stateful_step_count=40)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from palpable._wire import handshake, messages
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 
-MANY = settings(deadline=None, max_examples=60)
-FEW = settings(deadline=None, max_examples=15)
+MANY = settings(max_examples=60)
+FEW = settings(max_examples=15)
 
 CONVERSATIONS: dict[str, Any] = {
     "client to server": messages.ClientRequest,

@@ -86,7 +86,7 @@ def _told(store: Store, batch: Batch) -> str:
     return "written"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(batches(), st.booleans()), max_size=8))
 def test_the_stores_can_not_be_told_apart(batches: list[tuple[Batch, bool]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -106,12 +106,12 @@ _SIGNAL_ADVICE = {
 
 
 def _describe_cancelled(report: TaskReport) -> str:
-    return f"{_task(report)} was cancelled{_after(report, ' after it ran {}', ' before it ran')}." + _tail(report)
+    return f"{_task(report)} was cancelled {_when(report)}." + _tail(report)
 
 
 def _describe_quit(report: TaskReport) -> str:
-    when = _after(report, "after it ran {}", "before it ran")
-    return f"{_task(report)} was ended {when}, because the server stopped. Submit it again to run it." + _tail(report)
+    words = f"{_task(report)} was ended {_when(report)}, because the server stopped. Submit it again to run it."
+    return words + _tail(report)
 
 
 def _describe_lost(report: TaskReport) -> str:
@@ -155,6 +155,14 @@ def _after(report: TaskReport, ran: str, did_not_run: str = "") -> str:
     if report.elapsed_seconds is None:
         return did_not_run
     return ran.format(f"{report.elapsed_seconds:.3g} s")
+
+
+def _when(report: TaskReport) -> str:
+    """Return when it was ended by somebody."""
+    if report.attempt and report.elapsed_seconds is None:
+        # Its server ended while it was handed over, at least; how far it came nobody knows.
+        return "before it ran again; an attempt before this may have run"
+    return _after(report, "after it ran {}", "before it ran")
 
 
 def _bytes(count: int) -> str:

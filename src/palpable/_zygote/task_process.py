@@ -87,7 +87,7 @@ class TaskProcess:
         self._take_backs = 0
         self._functions: OrderedDict[str, Any] = OrderedDict()
         self._pickled_functions: dict[str, bytes] = {}
-        self._chunk: Iterator[Any] = iter(())
+        self._chunk: Any = iter(())
         """Those params of the running chunk that are still to come."""
         os.register_at_fork(after_in_child=self._forget_chunk)
 
@@ -257,7 +257,7 @@ class TaskProcess:
 
     def _forget_chunk(self) -> None:
         """In a child that the task forked: what follows in the chunk is its parent's, should it come back to it."""
-        deque(self._chunk, maxlen=0)
+        self._chunk.__setstate__(sys.maxsize)  # of a list's iterator, or a range's: it is at its end
 
     def _function(self, key: str) -> Any:
         functions = self._functions

@@ -42,6 +42,12 @@ class ServerSettings(msgspec.Struct, kw_only=True):
     sys_path: list[str] = []
     """Where task processes look for modules."""
 
+    def __post_init__(self) -> None:
+        # What travels has no tuples. Options are compared and kept in sets, which lists can't be.
+        self.task_options = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.task_options.items()
+        }
+
     @property
     def spool_folder(self) -> str:
         """Where the output of running tasks is."""

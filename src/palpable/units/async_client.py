@@ -45,7 +45,7 @@ from palpable.units.async_chunks import cancel_tasks, run_chunks
 from palpable.units.async_task_future import AsyncTaskFuture, log_pieces, opened, unknown_task
 from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
-from palpable.units.task_calls import bar_for, check_callable, check_chunksize
+from palpable.units.task_calls import bar_for, check_callable, check_chunksize, count_of
 from palpable.units.task_exceptions import ServerUnreachable, UnknownTask
 from palpable.units.task_options import CallOptionArguments, OptionArguments, takes_options
 from palpable.units.task_response import TaskResponse
@@ -215,7 +215,7 @@ class _AsyncCalls:
                             on_progress(count)
                         yield value
 
-        total = len(params) if hasattr(params, "__len__") else None
+        total = count_of(params) if progress else None
         return counted() if progress else results()
 
     async def run_procedure(self, procedure: Procedure, waiting_seconds: float | None = 1) -> TaskResult:

@@ -39,6 +39,14 @@ def check_callable(function: Any) -> None:
         raise TypeError(f"the first argument must be a function, not {function!r}")
 
 
+def count_of(params: Any) -> int | None:
+    """Return how many params there are, for a progress bar; None if that is not known, or too many to be counted."""
+    try:
+        return len(params) if hasattr(params, "__len__") else None
+    except OverflowError:
+        return None
+
+
 class TaskCalls:
     """`submit`, `run`, `map`, `imap`, `imap_unordered`, `run_procedure` over a connection.
 
@@ -165,7 +173,7 @@ class TaskCalls:
         options = self._levels.of(function)
         check_has_no_key(options)
         source = iter(params)
-        total = len(params) if hasattr(params, "__len__") else None
+        total = count_of(params) if progress else None
 
         def batches() -> Generator[list[Any], None, None]:
             yield from lazy_map(

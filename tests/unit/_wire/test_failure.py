@@ -113,7 +113,8 @@ def test_a_timeout_says_how_long_it_ran_and_what_to_do() -> None:
 
 def test_a_cancel_says_whether_it_had_begun() -> None:
     assert "before it ran" in str(failed("cancelled"))
-    assert "after it ran 2 s" in str(failed("cancelled", elapsed_seconds=2.0))
+    assert "after it ran 2 s" in str(failed("cancelled", elapsed_seconds=2.0, attempt=1))
+    assert "an attempt before this may have run" in str(failed("cancelled", attempt=1))
 
 
 def test_the_servers_words_are_passed_on() -> None:
