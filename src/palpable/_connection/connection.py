@@ -334,6 +334,8 @@ class Connection:
             else:
                 is_nested = is_nested or role is Role.NESTED
                 link = self.link
+                if is_done():
+                    continue  # a signal handler that came between the look and the claim led, and has read it
                 link.read(left)
                 while left is None and not link.broken and not is_done():
                     link.read(None)  # nobody else can have become the leader

@@ -1,4 +1,4 @@
-"""What is to be sent, merged into few messages, in an order of steps that a Ctrl-C does not harm.
+"""What is to be sent, merged into few messages, in an order of steps that neither a Ctrl-C nor a signal handler harms.
 
 Tasks submitted one by one are gathered in a batch and leave as one `SubmitTasks`; acknowledgements are merged into
 the last one. Whoever flushes sends everything, also what other threads have added: nobody waits for a lock in order
@@ -6,6 +6,13 @@ to send.
 
 As in `inbox`: how much of a frame is sent is recorded by the same call into C that sends it, so that whoever comes
 after an interrupt goes on in the middle of the frame. Anything else would tear the stream.
+
+A signal handler (or a `__del__`, by the garbage collector) may use the same connection, and wait, while the thread it
+interrupts is in the middle of any of this. Locks do not help: it is the same thread. So:
+
+* what is read before a call and changed after it is compared first, with no call in between, hence no interrupt;
+* who comes in between may do all that was begun; then it is done twice, which does no harm: tasks have ids;
+* but a byte is never sent twice: see `_Frame`.
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Literal
 
@@ -62,6 +69,40 @@ class Batch:
         self.size_bytes = 0
 
 
+class _Frame:
+    """A frame, and how much of it is sent.
+
+    To send, one needs the ticket: an iterator over what is to be sent, which can be used up only once, by `map` in the
+    call that sends. Whoever begins to send takes the ticket of who began before, and was interrupted, away. If that one
+    goes on, it sends nothing, and looks anew.
+    """
+
+    __slots__ = ("counts", "data", "ticket")
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self.counts: list[int] = []
+        """The bytes that each send has taken."""
+        self.ticket: Iterator[memoryview] = iter(())
+
+    def is_sent(self) -> bool:
+        return sum(self.counts) >= len(self.data)
+
+    def send(self, send: Callable[[Any, int], int]) -> None:
+        """Send what is left, or as much as the socket takes. Raises what `send` raises; nothing was sent then."""
+        rests: list[memoryview] = []
+        before, ticket = self.ticket, iter(rests)
+        self.ticket = ticket  # first: whoever comes from here on takes it away
+        deque(before, maxlen=0)
+        done = sum(self.counts)
+        if done < len(self.data):
+            with memoryview(self.data) as view, view[done:] as rest:
+                rests.append(rest)
+                # One call into C: what send took is recorded before an interrupt can be seen.
+                self.counts.extend(map(send, ticket, (DONT_WAIT,)))
+                rests.clear()
+
+
 class Outbox:
     """Everything on its way out over one socket. Safe to use from every thread.
 
@@ -81,8 +122,11 @@ class Outbox:
         self._takers = self._pending.takers
         self._successor: Outbox | None = None
         self._batch: Batch | None = None
-        self._frames: deque[bytearray] = deque()
-        self._current: tuple[bytearray, list[int]] | None = None
+        self._closing: Batch | None = None
+        """Nothing is added to it any more, and it is not in `_frames` yet: it may be an interrupt that came between."""
+        self._frames: deque[_Frame] = deque()
+        self._changes = 0
+        """How often something was added to the frames, or taken from them."""
         self._writer: tuple[int] | None = None
         self.unanswered: dict[int, Batch] = {}
         """Submissions the server has not accepted yet, by request id."""
@@ -106,7 +150,7 @@ class Outbox:
                 self._successor.add(message)
                 return
             self._close_batch()
-            self._frames.append(frame)
+            self._queue(frame)
 
     def ask(self, request: Request, message: Message) -> None:
         """Queue the question `message`, and expect its answer."""
@@ -119,7 +163,7 @@ class Outbox:
             request.way = self
             self._pending.requests[request.request_id] = request
             self._close_batch()
-            self._frames.append(frame)
+            self._queue(frame)
 
     def add_task(
         self,
@@ -141,23 +185,26 @@ class Outbox:
             if taker is not None:
                 # Before the task can be sent: the result might be here first.
                 self._takers[request.task_id] = taker
-            batch = self._batch
-            if (
-                batch is None
-                or batch.options is not options
-                or batch.delivery is not delivery
-                or batch.needs_exit is not needs_exit
-            ):
-                if batch is not None:
+            while True:
+                batch = self._batch
+                if batch is None:
+                    begun = Batch(next(self._request_ids), options, delivery, needs_exit)
+                    if self._batch is None:
+                        self._batch = begun
+                    continue
+                if batch.options is not options or batch.delivery is not delivery or batch.needs_exit is not needs_exit:
                     self._close_batch(ACKNOWLEDGE_AFTER)
-                batch = self._batch = Batch(next(self._request_ids), options, delivery, needs_exit)
-            key = request.function_key
-            if key and key not in batch.functions:
-                batch.functions[key] = function
-                if key not in self._known_functions:
-                    batch.size_bytes += len(function)
-            batch.tasks.append(request)
-            batch.size_bytes += len(request.payload) + 64
+                    continue
+                key = request.function_key
+                if key and key not in batch.functions:
+                    batch.functions[key] = function
+                    if key not in self._known_functions:
+                        batch.size_bytes += len(function)
+                batch.tasks.append(request)
+                batch.size_bytes += len(request.payload) + 64
+                if self._batch is batch:
+                    break
+                # A signal handler has closed it, perhaps before ours was in.
             if len(batch.tasks) >= BATCH_MAX_TASKS or batch.size_bytes >= BATCH_MAX_BYTES:
                 self._close_batch(ACKNOWLEDGE_AFTER)
                 return True
@@ -176,12 +223,12 @@ class Outbox:
     @property
     def has_unsent(self) -> bool:
         """Whether a flush would send anything."""
-        return bool(self._frames) or self._batch is not None or self._received > self._acknowledged
+        return self.has_tasks or self._received > self._acknowledged
 
     @property
     def has_tasks(self) -> bool:
         """Whether there is more to send than acknowledgements."""
-        return bool(self._frames) or self._batch is not None
+        return bool(self._frames) or self._batch is not None or self._closing is not None
 
     @property
     def is_writing(self) -> bool:
@@ -205,22 +252,30 @@ class Outbox:
         Args:
             acknowledge_from: fewer results than this are acknowledged another time, if they can wait.
         """
-        received, batch = self._received, self._batch
-        frames: list[bytearray] = []
-        if owes := self._owes(acknowledge_from):
-            # Before everything added later: a question must not find a result that was taken already.
-            frames.append(encode_frame(ResultsReceived(sequence=received)))
-        if batch is not None:
-            frames.append(self._encode(batch))
-        if frames:
-            # First queued, then forgotten: after an interrupt between the two it is sent twice, which is allowed, since
-            # tasks have ids. The other order would lose it.
-            self._frames.extend(frames)
-            if batch is not None:
-                self._know_large(batch)
-            self._batch = None
-            if owes:
+        received = self._received
+        if self._owes(acknowledge_from):
+            # Before everything added later: a question must not find a result that was taken already. First it is
+            # queued, then forgotten: after an interrupt between the two it is sent twice.
+            self._queue(encode_frame(ResultsReceived(sequence=received)))
+            if self._acknowledged < received:
                 self._acknowledged, self._can_wait = received, True
+        self._queue_closing()  # of one that was interrupted
+        if self._closing is None:
+            self._closing, self._batch = self._batch, None
+        self._queue_closing()
+
+    def _queue_closing(self) -> None:
+        batch = self._closing
+        if batch is not None:
+            # First queued, then forgotten, as above.
+            self._queue(self._encode(batch))
+            self._know_large(batch)
+            if self._closing is batch:
+                self._closing = None
+
+    def _queue(self, data: bytearray) -> None:
+        self._frames.append(_Frame(data))
+        self._changes += 1
 
     def _know_large(self, batch: Batch) -> None:
         """Every batch carries the function until the server has accepted one that did: a refused one would otherwise
@@ -273,12 +328,12 @@ class Outbox:
     @property
     def expects_something(self) -> bool:
         """Whether a result, an answer, or the acceptance of a task is still to come, or a task still to be sent."""
-        return bool(self._takers or self._pending.requests or self.unanswered or self._batch is not None)
+        return bool(self._takers or self._pending.requests or self.expects_acceptance)
 
     @property
     def expects_acceptance(self) -> bool:
         """Whether there are tasks that the server has not accepted yet."""
-        return bool(self.unanswered or self._batch is not None)
+        return bool(self.unanswered or self._batch is not None or self._closing is not None)
 
     def hand_over(self, successor: Outbox, now: float) -> None:
         """Have everything that is expected come over another socket: submit again, watch, ask again, in the old order.
@@ -286,9 +341,10 @@ class Outbox:
         `successor` is new. Not safe against interrupts, so not for the main thread.
         """
         with self._lock, successor._lock:
-            frames, unanswered, requests = successor._frames, dict(self.unanswered), self._pending.requests
-            if self._batch is not None:
-                unanswered[self._batch.request_id] = self._batch
+            unanswered, requests = dict(self.unanswered), self._pending.requests
+            for unsent in (self._closing, self._batch):
+                if unsent is not None:
+                    unanswered[unsent.request_id] = unsent
             for batch in unanswered.values():
                 if batch.delivery == "push":
                     # Nobody wants the others any more; they may have been refused at the last moment.
@@ -301,16 +357,16 @@ class Outbox:
             ]
             for start in range(0, len(accepted), WATCHED_AT_ONCE):
                 task_ids = accepted[start : start + WATCHED_AT_ONCE]
-                frames.append(encode_frame(WatchResults(request_id=next(self._request_ids), task_ids=task_ids)))
+                successor._queue(encode_frame(WatchResults(request_id=next(self._request_ids), task_ids=task_ids)))
             # By the time they were first sent: a question may be about a task that was submitted before it.
             for request_id in sorted([*unanswered, *requests]):
                 request = requests.get(request_id)
                 if request_id in unanswered:
                     if unanswered[request_id].tasks:
-                        frames.append(successor._encode(unanswered[request_id]))
+                        successor._queue(successor._encode(unanswered[request_id]))
                         successor._know_large(unanswered[request_id])
                 elif request is not None and not request.is_done():
-                    frames.append(encode_frame(request.ask_again(now, successor)))
+                    successor._queue(encode_frame(request.ask_again(now, successor)))
             self._successor = successor
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -331,12 +387,15 @@ class Outbox:
         while self.has_tasks or self._owes(acknowledge_from):
             try:
                 with self._lock:
-                    if self._writer is not None:
+                    writer = self._writer
+                    if writer is None:
+                        self._writer = me
+                    elif writer != me:
                         # That thread looks once more after it has let go, and what we added was there before.
                         return True
-                    self._writer = me
                     self._close_batch(acknowledge_from)
-                    self._join_small()
+                    if writer is None:  # else this thread is in the middle of the same, further up its stack
+                        self._join_small()
                 while self._frames:
                     try:
                         self._send_first(send)
@@ -351,26 +410,27 @@ class Outbox:
         return True
 
     def _send_first(self, send: Callable[[Any, int], int]) -> None:
-        frames = self._frames
-        frame = frames[0]
-        current = self._current
-        if current is None or current[0] is not frame:
-            current = self._current = (frame, [])
-        counts = current[1]
-        done = sum(counts)
-        if done < len(frame):
-            with memoryview(frame) as view, view[done:] as rest:
-                # One call into C: what send took is recorded before an interrupt can be seen.
-                counts.extend(map(send, (rest,), (DONT_WAIT,)))
-            done += counts[-1]
-        if done >= len(frame):
-            frames.popleft()
+        try:
+            frame = self._frames[0]
+        except IndexError:  # a signal handler has sent it
+            return
+        if not frame.is_sent():
+            frame.send(send)
+        if frame.is_sent():
+            try:
+                self._frames.remove(frame)
+            except ValueError:  # as above
+                return
+            self._changes += 1
 
     def _join_small(self) -> None:
-        """Put several small frames into one, for one system call. The caller holds the lock."""
-        frames = self._frames
-        if len(frames) < 2 or sum(map(len, frames)) > BATCH_MAX_BYTES:
+        """Put several small frames into one, for one system call. The caller holds the lock, and is the writer."""
+        changes, frames = self._changes, self._frames
+        if len(frames) < 2:
             return
-        if self._current is not None and self._current[0] is frames[0]:
-            return  # part of it is sent
-        self._frames = deque([bytearray().join(frames)])
+        data = [frame.data for frame in frames]
+        if sum(map(len, data)) > BATCH_MAX_BYTES or frames[0].counts:  # then a part of it is sent
+            return
+        joined = deque([_Frame(bytearray().join(data))])
+        if self._changes == changes:
+            self._frames = joined
