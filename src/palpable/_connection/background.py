@@ -1,10 +1,9 @@
 """The thread of a connection that does what no blocked caller is there to do.
 
 It reads while futures are pending and nobody waits in a call, sends what lingers, and runs the code of others:
-    callbacks of
-futures, and the conditions that `concurrent.futures.wait` and `as_completed` sleep on. These never run on a thread
-that only happens to read the socket, which may hold locks that they need, and never on the main thread, where a
-Ctrl-C could end them half way.
+callbacks of futures, and the conditions that `concurrent.futures.wait` and `as_completed` sleep on. These never run on
+a thread that only happens to read the socket, which may hold locks that they need, and never on the main thread, where
+a Ctrl-C could end them half way.
 
 It is started when it is first needed. It sleeps in `poll` without a timeout when there is nothing to do; after some
 activity it stays half awake for a few milliseconds, so that a loop of calls need not wake it again for each.
@@ -233,6 +232,17 @@ class Background:
                 return
             try:
                 function()
-            except Exception:  # the code of others
+            except BaseException as error:  # the code of others
+                if is_for_caller(error):
+                    raise
                 logger.exception("a callback of a task's future failed")
             del function  # it holds a future, and that its result
+
+
+def is_for_caller(error: BaseException) -> bool:
+    """Whether what a callback raised is to go on to whoever runs it, rather than into the log.
+
+    A callback that calls `sys.exit()` must not end the thread, which serves everybody. Where there is none any more,
+    the main thread may have to run callbacks: there a Ctrl-C is meant for the program.
+    """
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()

@@ -3,8 +3,8 @@
 A KeyboardInterrupt can end a blocked call after any bytecode. If it came between "the kernel handed over the bytes"
 and "the bytes are kept", a result would be lost, and every message after it torn. So receiving is a single call into
 C, after which the bytes are in the buffer; a message is decoded, dispatched, and only then passed over. Who comes
-next begins where the last one was interrupted, and at worst dispatches one message a second time, which every
-receiver allows for.
+next begins where the last one was interrupted, and at worst dispatches one message a second time: the same object,
+which every receiver allows for.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Inbox:
 
     def __init__(self, type: Any, first_bytes: bytes | bytearray = b"", limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self._decoder = msgspec.msgpack.Decoder(type)
-        # Buffer, and position of the first frame in it that is not dispatched: one tuple, so that both change at
-        # once.
-        self._cursor: tuple[bytearray, int] = (bytearray(first_bytes), 0)
+        # Buffer, position of the first frame in it that is not dispatched, and the message in that frame, once it is
+        # decoded: one tuple, so that all change at once.
+        self._cursor: tuple[bytearray, int, Any] = (bytearray(first_bytes), 0, None)
         self._read_bytes = SMALL_READ_BYTES
         self._limit_bytes = limit_bytes
         self.may_hold_messages = bool(first_bytes)
@@ -68,7 +68,7 @@ class Inbox:
         """
         while True:
             cursor = self._cursor
-            buffer, start = cursor
+            buffer, start, message = cursor
             end = len(buffer)
             if end - start < 4:
                 break
@@ -78,19 +78,26 @@ class Inbox:
             stop = start + 4 + size
             if stop > end:
                 break
-            try:
-                if size <= COPIED_BYTES:  # as in `framing`
-                    message = self._decoder.decode(buffer[start + 4 : stop])
-                else:
-                    # The view is gone before anything else happens: a bytearray with a view on it can't grow.
-                    with memoryview(buffer) as view, view[start + 4 : stop] as body:
-                        message = self._decoder.decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise FrameError(f"a frame is not a message of this conversation: {error}") from None
+            if message is None:
+                try:
+                    if size <= COPIED_BYTES:  # as in `framing`
+                        message = self._decoder.decode(buffer[start + 4 : stop])
+                    else:
+                        # The view is gone before anything else happens: a bytearray with a view on it can't grow.
+                        with memoryview(buffer) as view, view[start + 4 : stop] as body:
+                            message = self._decoder.decode(body)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise FrameError(f"a frame is not a message of this conversation: {error}") from None
+                # Made before the look at the cursor: for a tuple the garbage collector may run somebody's `__del__`.
+                decoded = (buffer, start, message)
+                # A signal handler that used this connection may have dispatched for us meanwhile.
+                if self._cursor is not cursor:
+                    continue
+                self._cursor = cursor = decoded
             dispatch(message)
-            # A signal handler that used this connection may have dispatched for us meanwhile.
-            if self._cursor is cursor:
-                self._cursor = (buffer, stop)
+            passed = (buffer, stop, None)
+            if self._cursor is cursor:  # as above
+                self._cursor = passed
         if start and self._cursor is cursor:
-            self._cursor = (buffer[start:], 0)
+            self._cursor = (buffer[start:], 0, None)
         self.may_hold_messages = False

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -148,26 +148,47 @@ COMPARED_BYTES = 1 << 16
 """So much of the beginning of two logs is compared, to see whether one goes on with the other."""
 
 
+class _Told(NamedTuple):
+    """How far a log has come, after one more piece."""
+
+    number: int
+    piece: LogChunk | None
+    """As it came."""
+    news: LogChunk | None
+    """What of it was not here before."""
+    received_bytes: int
+    position: int
+    """Where in the log we are."""
+    begin: bytes
+    """How it begins."""
+    skip_bytes: int
+    again: bytes | None
+    """After it was asked again: its beginning, as far as it has come."""
+
+
+_NOTHING_TOLD = _Told(0, None, None, 0, 0, b"", 0, None)
+
+
 class LogRequest(Request):
     """A question with an answer in many pieces."""
 
-    __slots__ = ("_again", "_begin", "_last", "_lock", "_position", "_skip_bytes", "pieces", "received_bytes")
+    __slots__ = ("_lock", "_next", "_told")
 
     def __init__(self, request_id: int) -> None:
         super().__init__(request_id)
-        self.pieces: list[LogChunk] = []
         # Two readers may be here at once: of the connection that broke, who has a last piece in hand, and of the new
         # one. Reentrant, as a signal handler that comes between may read too.
         self._lock = threading.RLock()
-        self._last: LogChunk | None = None
-        self.received_bytes = 0
-        self._position = 0
-        """Where in the log we are."""
-        self._begin = b""
-        """How it begins."""
-        self._skip_bytes = 0
-        self._again: bytearray | None = None
-        """After it was asked again: its beginning, as far as it has come."""
+        # A piece that is told and the note that it was told are one entry, so that no Ctrl-C comes between them. The
+        # last entry stays when it is taken.
+        self._told = [_NOTHING_TOLD]
+        self._next = 1
+        """The number of the first entry that is not taken."""
+
+    @property
+    def received_bytes(self) -> int:
+        """How much has come that was not here before."""
+        return self._told[-1].received_bytes
 
     def add(self, piece: LogChunk, way: object = None) -> bool:
         """One more piece; return whether it belongs to the answer. May be called twice, as `ResultTaker.take`.
@@ -180,44 +201,57 @@ class LogRequest(Request):
         with self._lock:
             if way is not self.way:
                 return False
-            if self._last is not piece:
-                self._last = piece
-                data = piece.data
-                if self._again is not None:
-                    self._again += data
-                    if len(self._again) < len(self._begin) and not piece.is_last:
-                        return True
-                    data, self._again = bytes(self._again), None
-                    if not data.startswith(self._begin):
-                        self._skip_bytes = self._position = 0
-                        self._begin = b""
-                skipped = min(self._skip_bytes, len(data))
-                self._skip_bytes -= skipped
-                data = data[skipped:]
-                self._position += len(data)
-                self.received_bytes += len(data)
-                if len(self._begin) < COMPARED_BYTES:
-                    self._begin += data[: COMPARED_BYTES - len(self._begin)]
-                if data or piece.is_last:
-                    self.pieces.append(piece if data == piece.data else replace(piece, data=data))
+            last = self._told[-1]
+            if last.piece is not piece:
+                told = _after(last, piece)
+                # Else a signal handler has read meanwhile, and was given the same piece.
+                if self._told[-1] is last:
+                    self._told.append(told)
         self.wake_watchers()
         return True
 
     def ask_again(self, now: float, way: object) -> Message:
         with self._lock:
-            self._skip_bytes = self._position
-            self._again = bytearray() if self._begin else None
+            last = self._told[-1]
+            again = b"" if last.begin else None
+            self._told.append(
+                last._replace(number=last.number + 1, piece=None, news=None, skip_bytes=last.position, again=again)
+            )
             return super().ask_again(now, way)
 
     def has_news(self) -> bool:
-        """Whether there is a piece that was not taken, or the end."""
-        return bool(self.pieces) or self.is_done()
+        """Whether there may be a piece that was not taken, or it is the end."""
+        return self._told[-1].number >= self._next or self.is_done()
 
     def take_pieces(self) -> list[LogChunk]:
         """Return the pieces that came since the last call."""
-        pieces = self.pieces[:]  # more may be added meanwhile; they are for the next call
-        del self.pieces[: len(pieces)]
+        told = self._told[:]  # more may be added meanwhile; they are for the next call
+        pieces = [one.news for one in told if one.news is not None and one.number >= self._next]
+        self._next = told[-1].number + 1
+        del self._told[: len(told) - 1]
         return pieces
+
+
+def _after(last: _Told, piece: LogChunk) -> _Told:
+    """Return how far the log has come with this piece."""
+    number, data = last.number + 1, piece.data
+    begin, position, skip_bytes = last.begin, last.position, last.skip_bytes
+    if last.again is not None:
+        data = last.again + data
+        if len(data) < len(begin) and not piece.is_last:
+            return last._replace(number=number, piece=piece, news=None, again=data)
+        if not data.startswith(begin):
+            begin, position, skip_bytes = b"", 0, 0
+    skipped = min(skip_bytes, len(data))
+    data = data[skipped:]
+    if len(begin) < COMPARED_BYTES:
+        begin += data[: COMPARED_BYTES - len(begin)]
+    news = None
+    if data or piece.is_last:
+        news = piece if data == piece.data else replace(piece, data=data)
+    return _Told(
+        number, piece, news, last.received_bytes + len(data), position + len(data), begin, skip_bytes - skipped, None
+    )
 
 
 class Group(Awaited):

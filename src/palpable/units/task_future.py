@@ -2,8 +2,8 @@
 
 A `Future` makes a condition when it is made, which is most of its cost. Here the condition is made when it is first
 asked for: by `wait`, `as_completed` or a callback. From then on the future is completed under it, by the background
-thread of the connection, as an executor would. Before that nobody can hold the condition, and completing it is two
-assignments.
+thread of the connection, as an executor would, or by who asks for its result and is faster. Before that nobody can
+hold the condition, and completing it is two assignments.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from palpable._connection import questions
+from palpable._connection.background import is_for_caller
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._wire.messages import TaskReport
 from palpable._wire.payload import exception_of, result_of
@@ -136,7 +137,9 @@ class TaskFuture(Future[T]):
         for callback in self.__dict__.pop("_all_callbacks", ()):
             try:
                 callback(self)
-            except Exception:
+            except BaseException as error:
+                if is_for_caller(error):
+                    raise
                 LOGGER.exception("exception calling callback for %r", self)
 
     def finish_failed(self, error: Exception) -> None:
@@ -165,8 +168,17 @@ class TaskFuture(Future[T]):
         if threading.current_thread() is not threading.main_thread():
             self._complete()
             return
-        # Not here: a Ctrl-C half way through would leave some of those that wait without a word. The background
-        # thread is about to do it.
+        with self._condition:
+            if not self._waiters:
+                self._state = CANCELLED_AND_NOTIFIED if self._is_cancelled else FINISHED
+                self._condition.notify_all()  # of us: a signal handler may be here, while we sleep below
+                return
+        # Not here: a Ctrl-C half way through would leave some of those that wait without a word. Nor do we wait for the
+        # background thread: it may be in a callback, and that may wait for what we do next.
+        try:
+            threading.Thread(target=self._complete, name="palpable-completing", daemon=True).start()
+        except RuntimeError:  # the interpreter exits
+            self._complete()
         with self._condition:
             self._condition.wait_for(lambda: self._state in _FINAL)
 

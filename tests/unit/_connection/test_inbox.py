@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -117,3 +118,47 @@ def test_large_messages_are_read_in_large_pieces() -> None:
         inbox.dispatch_each(found.append)
     assert found == ["x" * 300_000]
     assert sizes[0] < sizes[1]
+
+
+def test_a_message_that_is_dispatched_again_is_the_same_object() -> None:
+    inbox, found = Inbox(list), list[Any]()
+    inbox.receive(_recv_of(bytes(encode_frame([1])) + bytes(encode_frame([1]))))
+
+    def dispatch(message: Any) -> None:
+        found.append(message)
+        if len(found) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inbox.dispatch_each(dispatch)
+    inbox.dispatch_each(dispatch)
+    assert found == [[1]] * 3
+    assert [message is found[0] for message in found] == [True, True, False]
+
+
+def test_a_message_that_is_dispatched_is_held_no_longer() -> None:
+    inbox = Inbox(set)
+    inbox.receive(_recv_of(bytes(encode_frame([1]))))
+    gone: list[weakref.ref[Any]] = []
+    inbox.dispatch_each(lambda message: gone.append(weakref.ref(message)))
+    assert gone[0]() is None
+
+
+def test_what_a_signal_handler_dispatches_while_a_message_is_decoded_is_not_dispatched_again() -> None:
+    inbox, found = Inbox(int), list[int]()
+    inbox.receive(_recv_of(bytes(encode_frame(1)) + bytes(encode_frame(2))))
+    decoder = inbox._decoder
+
+    class Handled:
+        """A decoder that is interrupted by the handler before it returns."""
+
+        def decode(self, data: Any) -> Any:
+            inbox._decoder = decoder
+            message = decoder.decode(data)
+            inbox.receive(_recv_of(bytes(encode_frame(3))))
+            inbox.dispatch_each(found.append)
+            return message
+
+    inbox._decoder = Handled()  # type: ignore[assignment]
+    inbox.dispatch_each(found.append)
+    assert found == [1, 2, 3]

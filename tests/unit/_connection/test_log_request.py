@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
 import pytest
 
+from palpable._connection.inbox import Inbox
+from palpable._connection.incoming import Incoming
+from palpable._connection.outbox import Outbox
+from palpable._connection.pending import Pending
 from palpable._connection.waiting import COMPARED_BYTES, LogRequest
-from palpable._wire.messages import LogChunk, ReadLogs
+from palpable._wire.framing import encode_frame
+from palpable._wire.messages import LogChunk, ReadLogs, ServerAnswer
 
 
 def _request() -> LogRequest:
@@ -70,3 +81,88 @@ def test_what_comes_by_the_old_way_does_not_count() -> None:
     assert not request.add(LogChunk(request_id=1, data=b"late"), "first")
     _feed(request, b"new", "second", is_last=True)
     assert _said(request) == b"new"
+
+
+class Interrupt:
+    """A Ctrl-C between two steps of the interpreter in the code of Palpable: before the one of that number."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if "palpable" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.left -= 1
+            if not self.left:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def interrupted(read: Callable[[], object], number: int) -> bool:
+    """Call `read`; return whether it was interrupted before it had that many steps."""
+    traced = sys.gettrace()  # e.g. of coverage
+    sys.settrace(Interrupt(number))
+    try:
+        read()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(traced)
+    return False
+
+
+@pytest.mark.parametrize("is_asked_again", [False, True])
+def test_a_reader_that_is_interrupted_anywhere_loses_no_piece_and_tells_none_twice(is_asked_again: bool) -> None:
+    log = [b"one\n", b"two\n", b"three\n"]
+    for number in itertools.count(1):
+        pending = Pending()
+        outbox = Outbox(pending)
+        incoming = Incoming(pending, outbox, lambda: None)
+        request = LogRequest(outbox.new_request_id())
+        outbox.ask(request, ReadLogs(request_id=request.request_id, task_id="t", follow=True))
+        said = []
+        if is_asked_again:
+            request.add(LogChunk(request_id=request.request_id, data=log[0] + log[1][:2]), outbox)
+            said += request.take_pieces()
+            request.ask_again(0.0, outbox)
+        pieces = [
+            LogChunk(request_id=request.request_id, data=data, is_last=place == 2) for place, data in enumerate(log)
+        ]
+        inbox = Inbox(ServerAnswer, b"".join(bytes(encode_frame(piece)) for piece in pieces))
+        was_interrupted = interrupted(lambda: inbox.dispatch_each(incoming.handle), number)  # noqa: B023 - called at once
+        said += request.take_pieces()  # somebody else is faster than the next reader
+        inbox.dispatch_each(incoming.handle)
+        said += request.take_pieces()
+        assert b"".join(piece.data for piece in said) == b"".join(log)
+        assert [piece.is_last for piece in said].count(True) == 1
+        assert request.received_bytes == len(b"".join(log))
+        assert request.is_done()
+        if not was_interrupted:
+            break
+    assert number > 300
+
+
+def test_a_signal_handler_that_reads_while_a_piece_is_added_has_it_told_once() -> None:
+    for number in itertools.count(1):
+        request = _request()
+        pieces = [LogChunk(request_id=1, data=data) for data in (b"one ", b"two ")]
+        calls = itertools.count(1)
+
+        def handle(frame: FrameType, event: str, _: object) -> None:
+            # Handlers run after calls: there the interpreter looks for signals.
+            if event in ("c_return", "return") and next(calls) == number:  # noqa: B023 - called at once
+                sys.setprofile(None)
+                for piece in pieces:  # noqa: B023
+                    request.add(piece, "first")  # noqa: B023
+
+        sys.setprofile(handle)
+        request.add(pieces[0], "first")
+        sys.setprofile(None)
+        is_over = next(calls) <= number
+        if is_over:
+            break
+        assert _said(request) == b"one two "
+    assert number > 5

@@ -162,6 +162,59 @@ def test_callbacks_are_called_in_order_and_at_once_when_it_is_done(
     assert called == [1, 2, 3]
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_a_callback_that_ends_its_thread_ends_nothing(
+    fake_server: FakeServer, fake_client: Client, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    def end(_: Any) -> None:
+        raise error
+
+    fake_server.hold()
+    future, called = fake_client.submit(double, 4), list[Any]()
+    future.add_done_callback(end)
+    future.add_done_callback(called.append)
+    fake_server.release()
+    wait_until(lambda: called == [future])
+    assert f"exception calling callback for {future!r}" in caplog.text
+    assert concurrent.futures.wait([fake_client.submit(double, 5)], timeout=10).not_done == set()
+
+
+@pytest.mark.parametrize("ask", ["result", "exception", "cancel"])
+@pytest.mark.parametrize("is_waited_for", [False, True], ids=["called back", "waited for"])
+def test_a_callback_that_waits_for_what_the_main_thread_does_next_holds_up_no_other_future(
+    fake_server: FakeServer, fake_client: Client, ask: str, is_waited_for: bool
+) -> None:
+    assert threading.current_thread() is threading.main_thread()
+    began, goes_on, came = threading.Event(), threading.Event(), list[bool]()
+
+    def wait_for_main(_: Any) -> None:
+        began.set()
+        came.append(goes_on.wait(5))
+
+    fake_server.hold()
+    first = fake_client.submit(double, 1)
+    first.add_done_callback(wait_for_main)  # before it ends, so that it is not called at once
+    fake_server.release()
+    assert began.wait(10)
+    fake_server.hold()
+    second = fake_client.submit(refuse if ask == "exception" else double, 2)
+    second.add_done_callback(came.append)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        if is_waited_for:
+            waiting = pool.submit(concurrent.futures.wait, [second], timeout=20)
+            wait_until(lambda: second._waiters)
+        if ask != "cancel":
+            fake_server.release()
+        answer: Any = getattr(second, ask)()
+        assert concurrent.futures.wait([second], timeout=0).done == {second}
+        if is_waited_for:
+            assert waiting.result(10).done == {second}
+        assert not came
+        goes_on.set()
+    wait_until(lambda: came == [True, second])
+    assert answer is True if ask == "cancel" else isinstance(answer, OwnError) if ask == "exception" else answer == 4
+
+
 def test_asyncio_can_await_it(fake_server: FakeServer, fake_client: Client) -> None:
     async def main() -> list[Any]:
         futures = [fake_client.submit(double, number) for number in range(20)] + [fake_client.submit(refuse, 5)]
