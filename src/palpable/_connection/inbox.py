@@ -39,6 +39,7 @@ class Inbox:
         # Buffer, position of the first frame in it that is not dispatched, and the message in that frame, once it is
         # decoded: one tuple, so that all change at once.
         self._cursor: tuple[bytearray, int, Any] = (bytearray(first_bytes), 0, None)
+        self._is_receiving = False
         self._read_bytes = SMALL_READ_BYTES
         self._limit_bytes = limit_bytes
         self.may_hold_messages = bool(first_bytes)
@@ -50,13 +51,18 @@ class Inbox:
         Raises:
             OSError: from `recv`; nothing was received.
         """
-        buffer = self._cursor[0]
-        before = len(buffer)
-        self.may_hold_messages = True
-        # One call into C from recv to +=. CPython runs signal handlers between bytecodes, and inside recv only while
-        # it has no data. So no interrupt falls between the two.
-        deque(map(buffer.__iadd__, map(recv, (self._read_bytes,), (flags,))), maxlen=0)
-        received = len(buffer) - before
+        was_receiving = self._is_receiving
+        try:
+            self._is_receiving = True
+            buffer = self._cursor[0]
+            before = len(buffer)
+            self.may_hold_messages = True
+            # One call into C from recv to +=. CPython runs signal handlers between bytecodes, and inside recv only
+            # while it has no data. So no interrupt falls between the two.
+            deque(map(buffer.__iadd__, map(recv, (self._read_bytes,), (flags,))), maxlen=0)
+            received = len(buffer) - before
+        finally:
+            self._is_receiving = was_receiving
         self._read_bytes = LARGE_READ_BYTES if received == self._read_bytes else SMALL_READ_BYTES
         return received > 0
 
@@ -98,6 +104,10 @@ class Inbox:
             passed = (buffer, stop, None)
             if self._cursor is cursor:  # as above
                 self._cursor = passed
-        if start and self._cursor is cursor:
-            self._cursor = (buffer[start:], 0, None)
+        # A signal handler may come in the middle of recv, and receive and dispatch here. Whoever was in recv goes on
+        # then, and adds to the buffer that it found: so this stays the one.
+        if start and not self._is_receiving:
+            rest = (buffer[start:], 0, None)
+            if self._cursor is cursor:
+                self._cursor = rest
         self.may_hold_messages = False

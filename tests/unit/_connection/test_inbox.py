@@ -39,6 +39,34 @@ def test_bytes_from_before_come_first() -> None:
     assert found == ["early"]
 
 
+def test_what_comes_after_a_reader_in_the_middle_of_recv_is_kept() -> None:
+    first, second = (bytes(encode_frame(word)) for word in ("first", "second"))
+    inbox, found = Inbox(str), list[str]()
+
+    def recv(size: int, flags: int) -> bytes:
+        """A signal handler comes while nothing is there to be received, and reads; then there is more."""
+        assert inbox.receive(_recv_of(first))
+        inbox.dispatch_each(found.append)
+        return second
+
+    assert inbox.receive(recv)
+    inbox.dispatch_each(found.append)
+    assert found == ["first", "second"]
+
+
+def test_the_end_of_the_stream_is_told_after_a_reader_in_the_middle_of_recv() -> None:
+    inbox, found = Inbox(str), list[str]()
+
+    def recv(size: int, flags: int) -> bytes:
+        inbox.receive(_recv_of(bytes(encode_frame("last"))))
+        inbox.dispatch_each(found.append)
+        return b""
+
+    while inbox.receive(recv if not found else _recv_of()):
+        inbox.dispatch_each(found.append)
+    assert found == ["last"]
+
+
 def test_a_frame_over_the_limit_is_refused_before_it_is_read() -> None:
     inbox = Inbox(str, bytes(encode_frame("x" * 100)), limit_bytes=50)
     with pytest.raises(FrameError, match="over the limit of 50 bytes"):
