@@ -295,7 +295,9 @@ class Manager(Servant):
             order.peer.send(RequestFailed(request_id=order.request_id, error="StoreFull", message=FULL_MESSAGE))
 
     def _store_broke(self, error: Exception) -> None:
-        logger.critical("the store can't be written, so the server ends: %s", error)
+        is_told = isinstance(error, StoreBroken)  # else it is a bug, and the place it comes from belongs to the reason
+        what = error if is_told else repr(error)
+        logger.critical("the store can't be written, so the server ends: %s", what, exc_info=None if is_told else error)
         self._on_broken()
 
     def _on_taken(self, task_ids: list[str]) -> None:
