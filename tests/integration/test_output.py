@@ -125,6 +125,35 @@ def test_the_output_so_far_of_a_running_task_can_be_read(client: Client, tmp_pat
     future.result(timeout=20)
 
 
+def test_all_of_the_output_so_far_is_read_however_much(client: Client, each_isolation: Client, tmp_path: Path) -> None:
+    def print_much(folder: str) -> None:
+        tasks.print_bytes(1_000_000)
+        print("!", end="", flush=True)
+        tasks.hold(folder)
+
+    future = each_isolation.submit(print_much, str(tmp_path))
+    wait_until((tmp_path / "holding").exists)
+    log = client.logs(future.task_id)
+    (tmp_path / "holding.go").touch()
+    assert (len(log), log[-1]) == (1_000_001, "!")
+    assert log == "".join(f"{number:<99}\n" for number in range(10_000)) + "!"
+    future.result(timeout=20)
+
+
+def test_the_output_so_far_of_a_task_that_prints_without_end_can_be_read(client: Client, tmp_path: Path) -> None:
+    def print_until(path: str) -> None:
+        tasks.print_bytes(1_000_000)
+        tasks.announce(path, "begun")
+        while not Path(path, "enough").exists():
+            tasks.print_bytes(10_000)
+
+    future = client.submit(print_until, str(tmp_path))
+    wait_until((tmp_path / "begun").exists)
+    assert len(client.logs(future.task_id)) > 900_000  # what is in the buffer of the task aside
+    (tmp_path / "enough").touch()
+    future.result(timeout=20)
+
+
 def test_the_log_of_an_unknown_task_is_an_error(client: Client) -> None:
     with pytest.raises(UnknownTask, match="no-such-task"):
         client.logs("no-such-task")

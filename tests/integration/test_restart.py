@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from palpable import Client, RunFunction, Server, ServerStartError, TaskCancelled, TaskLost, current_task
+from palpable._store.sqlite_store import SqliteStore
 from support import tasks
 from support.processes import is_alive, wait_gone
+from support.scripts import run_script
 from support.wait import wait_until
 
 
@@ -220,6 +223,42 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path, conte
 def test_a_store_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match="nowhere"):
         _server(tmp_path / "nowhere").start()
+
+
+def test_a_server_that_cannot_end_what_is_left_says_so_and_gives_its_store_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_leftovers(server_id: str) -> int:
+        raise TimeoutError("these processes do not end: [7]")
+
+    monkeypatch.setattr("palpable.servants.server_loop.end_leftovers", end_leftovers)
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # it keeps a pipe open for the rest of the process
+    server = _server(tmp_path)
+    with pytest.raises(TimeoutError, match="do not end"):
+        server.serve()
+    server.close()
+    SqliteStore(tmp_path / "jobs.db").close()
+
+
+def test_a_server_that_cannot_read_its_store_leaves_no_socket_behind(tmp_path: Path) -> None:
+    source = """
+        import os
+        from palpable import Server
+        from palpable._store.sqlite_store import SqliteStore
+        from palpable._store.store import StoreBroken
+
+        def last_sequence(self):
+            raise StoreBroken("damaged")
+
+        SqliteStore.last_sequence = last_sequence
+        server = Server("logs", os.path.abspath("server.sock"), authkey=b"key", store="jobs.db")
+        try:
+            server.serve()
+        except StoreBroken as error:
+            print(error, os.path.exists("server.sock"))
+        server.close()
+    """
+    assert run_script(tmp_path, source) == "damaged False\n"
 
 
 def test_a_delayed_task_keeps_its_time_over_a_restart(tmp_path: Path) -> None:

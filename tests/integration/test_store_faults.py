@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from palpable.units.task_exceptions import ServerUnreachable
 from support import tasks
 from support.scripts import run_script
 from support.stored_tasks import add_tasks, all_tasks, ready, succeeded, task_row, tidy_up
+from support.wait import wait_until
 
 PAYLOAD = bytes(100_000)
 
@@ -198,6 +201,89 @@ def test_a_server_ends_when_its_store_is_removed_and_says_so_in_its_log(tmp_path
     server.join()
     server.close()
     assert "was moved, removed or replaced" in (tmp_path / "logs" / "server.log").read_text()
+
+
+# --- damaged functions --------------------------------------------------------------------------------------------
+
+DAMAGE = {
+    "another byte": "UPDATE functions SET data = cast('x' || data AS BLOB)",
+    "a text": "UPDATE functions SET data = cast(hex(data) AS TEXT)",
+    "another checksum": "UPDATE functions SET checksum = checksum + 1",
+    "gone": "DELETE FROM functions",
+}
+each_damage = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+
+
+def _damage(folder: Path, sql: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "jobs.db")) as connection, connection:
+        assert connection.execute(sql).rowcount > 0
+
+
+def _server(folder: Path, **settings: Any) -> Server:
+    return Server(folder / "logs", num_workers=1, store=folder / "jobs.db", **settings)
+
+
+def _count_in_log(folder: Path, words: str) -> int:
+    return (folder / "logs" / "server.log").read_text().count(words)
+
+
+@each_damage
+def test_a_task_whose_function_is_damaged_cannot_be_retried_and_nobody_else_notices(
+    tmp_path: Path, damage: str
+) -> None:
+    with _server(tmp_path) as server, server.client() as client:
+        failed = client.submit(tasks.half, 3)
+        assert isinstance(failed.exception(timeout=20), tasks.OddNumber)
+    _damage(tmp_path, damage)
+    with _server(tmp_path) as server, server.client() as client, server.client() as other:
+        assert client.retry([failed.task_id, failed.task_id]) == [None, None]
+        assert other.submit(tasks.double, 2).result(timeout=20) == 4
+    assert _count_in_log(tmp_path, "can't be read") == 1
+
+
+@each_damage
+def test_a_damaged_function_is_replaced_by_the_one_that_a_client_sends(tmp_path: Path, damage: str) -> None:
+    with _server(tmp_path) as server, server.client() as client:
+        late = client.options(delay_seconds=3600).submit(tasks.double, 3)  # refers to it while the next server runs
+        wait_until(lambda: late.state == "scheduled")
+    _damage(tmp_path, damage)
+    with _server(tmp_path) as server, server.client() as client:
+        assert client.submit(tasks.double, 4).result(timeout=20) == 8
+        assert client.cancel(late.task_id)
+    with _server(tmp_path) as server, server.client() as client:
+        (new_id,) = client.retry([late.task_id])
+        assert new_id and client.result(new_id, 20) == 6
+
+
+def test_tasks_whose_function_is_damaged_fail_alone_until_it_is_sent_again(tmp_path: Path) -> None:
+    with _server(tmp_path, isolation="worker") as server, server.client() as client:
+        client.submit(tasks.block, str(tmp_path))
+        wait_until((tmp_path / "blocked").exists)
+        waiting = [client.submit(tasks.double, number) for number in range(3)]
+    _damage(tmp_path, DAMAGE["another byte"])
+    with _server(tmp_path, isolation="worker") as server, server.client() as client:
+        for future in waiting:
+            with pytest.raises(RuntimeError, match="has lost the function"):
+                client.result(future.task_id, 20)
+        assert client.submit(tasks.double, 4).result(timeout=20) == 8  # by the process that has said so
+
+
+@each_damage
+def test_a_stored_function_is_replaced_if_it_was_found_damaged(filled: Path, damage: str) -> None:
+    filled.rename(filled.with_name("jobs.db"))
+    _damage(filled.parent, damage)
+    good = b"function " * 1_000
+    store = SqliteStore(filled)
+    if damage == DAMAGE["gone"]:
+        assert store.function("key") is None
+    else:
+        with pytest.raises(StoreBroken, match="damaged: the function key"):
+            store.function("key")
+    store.write(Batch(functions={"key": good}, added=[(task_row(501, function_key="key"), b"")], states=[ready(501)]))
+    assert store.function("key") == good
+    store.write(Batch(functions={"key": b"other"}))
+    assert store.function("key") == good
+    store.close()
 
 
 @pytest.fixture

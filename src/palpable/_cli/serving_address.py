@@ -166,7 +166,9 @@ class ServingAddress:
             return True
 
     def refused(self, error: OSError) -> Failure:
-        """Return what to say when the server can't listen there."""
+        """Return what to say when the server can't listen there, or can't start for another reason."""
+        from palpable.servants.listener import CannotListen
+
         place = self.path or f"{self.host}:{self.port}"
         if error.errno == errno.EADDRINUSE and self.path:
             option = "" if self.is_default else f" --socket {shlex.quote(self.path)}"
@@ -180,4 +182,6 @@ class ServingAddress:
             return Failure(f"{place} is a file and no socket. Remove it, or choose another --socket.")
         if error.filename and error.filename != self.path:
             return Failure(f"can't use {error.filename}: {error.strerror}.")
+        if not isinstance(error, CannotListen):
+            return Failure(f"the server could not start: {error}.")
         return Failure(f"can't listen on {place}: {error.strerror or error}. Choose another address.")

@@ -23,6 +23,7 @@ class Dispatcher:
     """Hands ready tasks to runners.
 
     The order of precedence for a free slot: a task whose wait is over (the deepest first), then the ready queue.
+
     Args:
         slot_count: how many tasks may run at once.
         max_tasks_per_process: worker mode: a process is replaced after this many tasks. None: never for that reason.

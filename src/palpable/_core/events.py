@@ -95,7 +95,8 @@ class TasksEnded(Event, frozen=True, gc=False):
 class RunnerExited(Event, frozen=True, gc=False):
     """The process of a runner is gone, and everything it had sent was handled before.
 
-    unclaimed: how many of the tasks handed to it last it had not begun (worker mode).
+    unclaimed: how many of the tasks handed to it last it had not begun: in worker mode the rest of its inbox; in task
+        mode 1 if it ended before it had read its only order.
     """
 
     runner_id: int

@@ -30,7 +30,7 @@ class Runner(msgspec.Struct, eq=False):
     is_emptying: bool = False
     """A `TakeBack` is ordered and not answered. Nothing is handed to it meanwhile: the answer counts from the end."""
     ended: list[TaskRecord] = msgspec.field(default_factory=list)
-    """Final tasks whose exit status and usage this process's exit will tell."""
+    """Tasks whose attempt is over, final or retrying; this process's exit will tell their exit status and usage."""
     tasks_run: int = 0
     taken_back: int = 0
     """Unclaimed tasks taken back that the process has not been told of yet."""

@@ -55,14 +55,18 @@ class SqliteStore:
             if isinstance(error, StoreFull):
                 raise StoreBroken(f"the store can't be opened: {error}") from error
             raise
+        self._damaged_functions: set[str] = set()
+        """Those that were found to be so when they were read: they are replaced when they are written again."""
         self._sweep = FunctionSweep(self._function_keys)
 
     def write(self, batch: Batch) -> None:
         """Write the batch; when this returns it survives any crash. After an error nothing of it was written."""
-        new_functions = {key: data for key, data in batch.functions.items() if key not in self._function_keys}
+        known = self._function_keys - self._damaged_functions if self._damaged_functions else self._function_keys
+        new_functions = {key: data for key, data in batch.functions.items() if key not in known}
         with self._transaction():
             write_changes(self._writer, batch, new_functions)
         self._function_keys.update(new_functions)
+        self._damaged_functions.difference_update(new_functions)
         used = {*batch.functions, *(row.function_key for row, _ in batch.added)}
         self._sweep.note_writing(used, len(batch.requests_done) + len(batch.forgotten))
 
@@ -105,7 +109,14 @@ class SqliteStore:
 
     def function(self, key: str) -> bytes | None:
         """Return a pickled function."""
-        return self._bytes(f"the function {key}", "functions", "data", "key", key)
+        for data, checksum in self._rows("SELECT data, checksum FROM functions WHERE key = ?", key):
+            found = _checksum(data)
+            if found != checksum:
+                self._damaged_functions.add(key)
+            self._check(f"the function {key}", found, checksum)
+            return bytes(data)
+        self._damaged_functions.add(key)
+        return None
 
     def size_bytes(self) -> int:
         """Return what it takes on disk: the file, its log, and the index of that."""
@@ -164,7 +175,7 @@ class SqliteStore:
 
     def _bytes(self, what: str, table: str, column: str, key: str, value: object) -> bytes | None:
         for found, checksum in self._rows(f"SELECT {column}, checksum FROM {table} WHERE {key} = ?", value):
-            self._check(what, crc32(found), checksum)
+            self._check(what, _checksum(found), checksum)
             return bytes(found)
         return None
 
@@ -200,6 +211,11 @@ class SqliteStore:
     def _sweep_functions(self) -> bool:
         with self._transaction():
             return self._sweep.step(self._writer)
+
+
+def _checksum(found: object) -> int:
+    """Return the checksum of bytes, or what is none of anything: a flipped bit may have made a text of them."""
+    return crc32(found) if isinstance(found, bytes) else -1
 
 
 def _files_of(path: str) -> list[tuple[int, int] | None]:

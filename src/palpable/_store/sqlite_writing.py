@@ -26,7 +26,7 @@ _ADD_STATES: Final = RowStatement(
     f"INSERT INTO states (sequence, {', '.join(STATE_COLUMNS)}, priority) {_REAL_ROWS}", 2 + len(STATE_COLUMNS)
 )
 _ADD_REQUESTS: Final = RowStatement(f"INSERT INTO requests (sequence, payload, checksum) {_REAL_ROWS}", 3)
-_ADD_FUNCTIONS: Final = RowStatement(f"INSERT OR IGNORE INTO functions (key, data, checksum) {_REAL_ROWS}", 3)
+_PUT_FUNCTIONS: Final = RowStatement(f"INSERT OR REPLACE INTO functions (key, data, checksum) {_REAL_ROWS}", 3)
 
 
 def _new(column: str) -> str:
@@ -73,7 +73,7 @@ def check_boot(connection: sqlite3.Connection, boot: int) -> None:
 def write_changes(connection: sqlite3.Connection, batch: Batch, new_functions: dict[str, bytes]) -> None:
     """Carry out a batch within the transaction that is open, in the order of its fields."""
     if new_functions:
-        _ADD_FUNCTIONS.run(connection, [(key, data, crc32(data)) for key, data in new_functions.items()])
+        _PUT_FUNCTIONS.run(connection, [(key, data, crc32(data)) for key, data in new_functions.items()])
     states = batch.states
     if batch.added:
         states = _add(connection, batch)

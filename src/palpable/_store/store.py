@@ -44,7 +44,7 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskRow(msgspec.Struct, frozen=True, gc=False):
-    """A task, without what it is to run: `StoredRequest`."""
+    """A task, without what it is to run: its payload, which is beside it in `Batch.added`."""
 
     sequence: int
     task_id: str
@@ -77,7 +77,7 @@ class Batch(msgspec.Struct):
 
     functions: dict[str, bytes] = msgspec.field(default_factory=dict)
     """Pickled functions by key: all that the added tasks need, every time, as a store removes those that no task refers
-    to. One that is stored already is left as it is, and costs nothing."""
+    to. One that is stored already is left as it is, and costs nothing; one that was found damaged is replaced."""
     added: list[tuple[TaskRow, bytes]] = msgspec.field(default_factory=list)
     """New tasks, each with the payload of its request."""
     states: list[TaskState] = msgspec.field(default_factory=list)
@@ -155,7 +155,11 @@ class Store(Protocol):
         """Return what a task printed."""
 
     def function(self, key: str) -> bytes | None:
-        """Return a pickled function."""
+        """Return a pickled function; None if it is not there (any more).
+
+        Raises:
+            StoreBroken: it is damaged.
+        """
 
     def size_bytes(self) -> int:
         """Return what it takes on disk."""

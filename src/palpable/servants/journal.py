@@ -138,10 +138,17 @@ class Journal:
         forgotten, self._forgotten = self._forgotten, []
         self._is_due = False
         self._cut_at = self._loop.time()
-        self._last_cut += 1
+        self._last_cut += 1  # also for one that can't be made: what waits for it is never told
+        try:
+            batch = self._batch(tasks, forgotten)
+        except Exception as error:
+            # Half of it may be marked as written, so it can't be made again. To go on without it would be to tell of
+            # what is not on disk; to do nothing, to leave everybody waiting for ever.
+            self._break(error)
+            return
         self._is_writing = True
         self._cut_tasks, self._cut_forgotten = tasks, forgotten
-        self._orders.put((self._last_cut, self._batch(tasks, forgotten)))
+        self._orders.put((self._last_cut, batch))
 
     def _batch(self, tasks: list[TaskRecord], forgotten: list[TaskRecord]) -> Batch:
         batch = Batch()
@@ -194,12 +201,17 @@ class Journal:
             self._idle.set()
         self._on_committed()
 
-    def _not_written(self, batch: Batch, error: Exception) -> None:
+    def _break(self, error: Exception) -> None:
+        """Write nothing any more, and say why."""
+        self._is_broken = True
         self._idle.set()
+        self._on_broken(error)
+
+    def _not_written(self, batch: Batch, error: Exception) -> None:
         if not isinstance(error, StoreFull):
-            self._is_broken = True
-            self._on_broken(error)
+            self._break(error)
             return
+        self._idle.set()
         # Everything in it is due again, as it will stand then.
         self._is_writing = False
         added = {row.sequence for row, _ in batch.added}

@@ -18,17 +18,29 @@ from palpable.servants.settings import ServerSettings
 BACKLOG = 4096
 
 
+class CannotListen(OSError):
+    """The address is in use, not ours, or can't be made. `errno` and `filename` are those of the cause."""
+
+
 def open_listener(settings: ServerSettings) -> socket.socket:
     """Return a listening socket for the address of the settings.
 
     A stale socket file, one that nobody listens on, is replaced.
 
     Raises:
-        OSError: the address is in use, not ours, or cannot be made.
+        CannotListen: see there.
     """
-    if isinstance(settings.address, str):
-        return _open_unix(settings.address)
-    host, port = settings.address
+    try:
+        return _open_unix(settings.address) if isinstance(settings.address, str) else _open_tcp(*settings.address)
+    except OSError as error:
+        refused = CannotListen(*error.args)
+        refused.filename = error.filename
+        raise refused from error
+    except UnicodeError as error:  # from the codec for the names of hosts
+        raise CannotListen(str(error)) from error
+
+
+def _open_tcp(host: str, port: int) -> socket.socket:
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = infos[0]
     listener = socket.socket(family, kind, protocol)

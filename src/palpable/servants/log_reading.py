@@ -13,6 +13,7 @@ from palpable._core.task_record import TaskRecord
 from palpable._wire.messages import LogChunk, ReadLogs
 from palpable.servants.delivery import Peer
 from palpable.servants.manager import Manager
+from palpable.servants.output_store import spool_size
 
 FOLLOW_SECONDS = 0.05
 """How often a followed spool file is looked at. A file has no event that asyncio could wait for; only tasks that
@@ -32,20 +33,20 @@ class LogReading:
         self._peer = peer
         self._request = request
         self._on_done = on_done
-        self._sent_bytes = 0
+        self._position = 0
+        """How much of what the task has printed is sent."""
+        self._end: int | None = None
+        """Where the answer ends: a task that runs may print for ever, and faster than the peer reads. None: with it."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         task = self._manager.engine.tasks.get(self._request.task_id)
         if task is None:
             self._send(b"", is_last=True, is_known=False)
-        elif not self._request.follow and not task.is_final:
-            data = self._live_bytes(task, 0)
-            if task.attempt > 1:
-                data += self._live_bytes(task, len(data))
-            self._send(data, is_last=True)
-        else:
-            self._go_on()
+            return
+        if not self._request.follow and not task.is_final:
+            self._end = self._printed_bytes(task)
+        self._go_on()
 
     def stop(self) -> None:
         """The client wants no more."""
@@ -64,38 +65,72 @@ class LogReading:
         if task is None:  # forgotten while it was followed
             self._send(b"", is_last=True)
             return
-        if task.is_settled and self._peer.is_writable:
-            data = self._manager.outputs.after(task.task_id, self._sent_bytes)
-            while len(data) > CHUNK_BYTES:
-                self._send(data[:CHUNK_BYTES], is_last=False)
-                data = data[CHUNK_BYTES:]
-            self._send(data, is_last=True)
-            return
-        if self._request.follow and self._peer.is_writable and not task.is_settled:
-            data = self._live_bytes(task, self._sent_bytes)
-            if data:
-                self._sent_bytes += len(data)
-                self._send(data, is_last=False)
-        self._timer = asyncio.get_running_loop().call_later(FOLLOW_SECONDS, self._go_on)
+        pause = FOLLOW_SECONDS
+        if self._peer.is_writable:
+            if task.is_settled:
+                self._send_rest(task)
+                return
+            if self._end is not None and not task.is_final:
+                if self._send_until(task, self._end):
+                    return
+                pause = 0.0  # a piece in each turn of the loop, as long as they are read: others have their turn too
+            elif self._request.follow:
+                data = self._live_piece(task, CHUNK_BYTES)
+                if data:
+                    self._send(data, is_last=False)
+        self._timer = asyncio.get_running_loop().call_later(pause, self._go_on)
 
-    def _live_bytes(self, task: TaskRecord, start: int) -> bytes:
-        """Return what a task has printed beyond `start`, a chunk at most: in earlier attempts, then in this one."""
-        earlier_bytes = self._manager.outputs.size(task.task_id)
-        if start < earlier_bytes:
-            return self._manager.outputs.after(task.task_id, start)[:CHUNK_BYTES]
-        runner = self._manager.engine.dispatcher.runners.get(task.runner_id or 0)
-        link = self._manager.links.get(task.runner_id or 0)
-        if link is None or not link.spool_path or runner is None or not runner.inbox or runner.inbox[0] is not task:
+    def _send_rest(self, task: TaskRecord) -> None:
+        """Send what is kept of the output of a task that has ended."""
+        data = self._manager.outputs.after(task.task_id, self._position)
+        while len(data) > CHUNK_BYTES:
+            self._send(data[:CHUNK_BYTES], is_last=False)
+            data = data[CHUNK_BYTES:]
+        self._send(data, is_last=True)
+
+    def _send_until(self, task: TaskRecord, end: int) -> bool:
+        """Send a piece of what was there when it was asked for; return whether it was the last one."""
+        data = self._live_piece(task, min(CHUNK_BYTES, end - self._position))
+        # Nothing comes: the task itself has shortened its file, or its attempt has ended just now.
+        is_last = self._position >= end or not data
+        self._send(data, is_last=is_last)
+        return is_last
+
+    def _printed_bytes(self, task: TaskRecord) -> int:
+        """Return how much a task has printed until now."""
+        place = self._live_place(task)
+        live_bytes = 0 if place is None else max(0, spool_size(place[0]) - place[1])
+        return self._manager.outputs.size(task.task_id) + live_bytes
+
+    def _live_piece(self, task: TaskRecord, size: int) -> bytes:
+        """Return what a task has printed next, `size` bytes at most: in earlier attempts, then in this one."""
+        outputs = self._manager.outputs
+        earlier_bytes = outputs.size(task.task_id)
+        if self._position < earlier_bytes:
+            data, self._position = outputs.piece(task.task_id, self._position, size)
+            return data
+        place = self._live_place(task)
+        if place is None:
             return b""
+        path, base = place
         try:
-            descriptor = os.open(link.spool_path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return b""
         try:
-            base = link.collected_bytes if link.isolation == "worker" else 0
-            return os.pread(descriptor, CHUNK_BYTES, base + start - earlier_bytes)
+            data = os.pread(descriptor, size, base + self._position - earlier_bytes)
         finally:
             os.close(descriptor)
+        self._position += len(data)
+        return data
+
+    def _live_place(self, task: TaskRecord) -> tuple[str, int] | None:
+        """Return the file in which this attempt prints, and where in it that begins; None if it has none (any more)."""
+        runner = self._manager.engine.dispatcher.runners.get(task.runner_id or 0)
+        link = self._manager.links.get(task.runner_id or 0)
+        if link is None or not link.spool_path or runner is None or not runner.inbox or runner.inbox[0] is not task:
+            return None
+        return link.spool_path, link.collected_bytes if link.isolation == "worker" else 0
 
     def _send(self, data: bytes, *, is_last: bool, is_known: bool = True) -> None:
         self._peer.send(LogChunk(request_id=self._request.request_id, data=data, is_last=is_last, is_known=is_known))

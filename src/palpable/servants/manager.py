@@ -48,7 +48,7 @@ FULL_MESSAGE = "the disk that holds the store is full: nothing new is accepted u
 class Manager(Servant):
     """Owns the workers, the queue of tasks and their results.
 
-    It lives on the running event loop: `start` and `stop` return at once, `join` returns an awaitable.
+    It lives on the running event loop: `start` and `stop` return at once, and `wait_ended` waits for the end.
 
     Args:
         settings: the server's.
@@ -140,9 +140,16 @@ class Manager(Servant):
         return self
 
     async def start_processes(self) -> None:
-        """Start the zygotes; return when tasks can run."""
+        """Start the zygotes; return when tasks can run.
+
+        Raises:
+            RuntimeError, TimeoutError: none could be started, or none in time.
+        """
         self._adjust_pool()
-        await self.pool.start()
+        try:
+            await self.pool.start()
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or "no zygote was ready in time to fork task processes") from error
 
     async def recover(self, on_progress: Callable[[int], None], is_over: Callable[[], bool]) -> None:
         """Take up again what the store holds; tasks start as soon as the first are read.
@@ -288,7 +295,9 @@ class Manager(Servant):
             order.peer.send(RequestFailed(request_id=order.request_id, error="StoreFull", message=FULL_MESSAGE))
 
     def _store_broke(self, error: Exception) -> None:
-        logger.critical("the store can't be written, so the server ends: %s", error)
+        is_told = isinstance(error, StoreBroken)  # else it is a bug, and the place it comes from belongs to the reason
+        what = error if is_told else repr(error)
+        logger.critical("the store can't be written, so the server ends: %s", what, exc_info=None if is_told else error)
         self._on_broken()
 
     def _on_taken(self, task_ids: list[str]) -> None:

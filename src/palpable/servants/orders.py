@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from palpable._core import effects as effect
 from palpable._core import events
 from palpable._core.task_state import RUNNING, SUCCEEDED
-from palpable._store.store import StoreBroken
 from palpable._wire.messages import RequestFailed, TaskOrder, TaskRequest, TasksAccepted, WaitOver
 from palpable.servants.order_queue import Accept, Call
 from palpable.servants.process_link import ProcessLink
@@ -77,10 +76,10 @@ class Orders:
         for task in order.tasks:
             request: TaskRequest = task.request
             key = task.function_key
-            if key and key not in known_functions:
+            # Without its function the task fails, as its process says, and does not block its slot.
+            if key and key not in known_functions and key in self._manager.functions:
                 known_functions.add(key)
-                if (function := self._function(key)) is not None:
-                    functions[key] = function
+                functions[key] = self._manager.functions[key]
             attempt = task.attempt if task.state is RUNNING else task.attempt + 1
             payload = request.payload if not task.is_on_disk else self._manager.stored_request(task)
             orders.append(
@@ -96,14 +95,6 @@ class Orders:
                 )
             )
         link.send_tasks(orders, functions, order.taken_back)
-
-    def _function(self, key: str) -> bytes | None:
-        """Return a pickled function. Without it the process says so: the task fails, and does not block its slot."""
-        try:
-            return self._manager.functions[key]
-        except (KeyError, StoreBroken) as error:
-            logger.error("the function %s is not in the store (any more): %s", key, error)
-            return None
 
     def _take_back(self, order: effect.TakeBack) -> None:
         link = self._manager.links.get(order.runner_id)

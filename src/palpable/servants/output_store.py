@@ -55,19 +55,42 @@ class Output:
     def data(self) -> bytes:
         if not self.cut_bytes:
             return self._head + self._tail
-        note = f"\n[... {self.cut_bytes} bytes were cut here ...]\n"
-        return self._head + note.encode() + self._tail
+        return self._head + _note(self.cut_bytes) + self._tail
 
     def after(self, position: int) -> bytes:
         """Return what is kept of the output from byte `position` on."""
         if position < len(self._head):
             return self.data[position:]
-        tail_starts_at = self.total_bytes - len(self._tail)
-        return self._tail[max(0, position - tail_starts_at) :]
+        return self._tail[max(0, position - self._tail_starts_at) :]
+
+    def piece(self, position: int, size: int) -> tuple[bytes, int]:
+        """Return what is kept from byte `position` on, `size` bytes at most, and the position behind that.
+
+        Of what was cut away, a note stands in its place, beyond `size`.
+        """
+        note = b""
+        if position < len(self._head):
+            data = self._head[position : position + size]
+        elif position < self._tail_starts_at:
+            note = _note(self._tail_starts_at - position)
+            position = self._tail_starts_at
+            data = self._tail[:size]
+        else:
+            start = position - self._tail_starts_at
+            data = self._tail[start : start + size]
+        return note + data, position + len(data)
+
+    @property
+    def _tail_starts_at(self) -> int:
+        return self.total_bytes - len(self._tail)
 
     @property
     def last_lines(self) -> str:
         return last_lines(self._tail or self._head)
+
+
+def _note(cut_bytes: int) -> bytes:
+    return f"\n[... {cut_bytes} bytes were cut here ...]\n".encode()
 
 
 class OutputStore:
@@ -118,6 +141,14 @@ class OutputStore:
         """Return what is kept of a task's output from byte `position` on."""
         output = self._outputs.get(task_id)
         return output.after(position) if output is not None else self._load(task_id)[position:]
+
+    def piece(self, task_id: str, position: int, size: int) -> tuple[bytes, int]:
+        """Return what is kept from byte `position` on, `size` bytes and a note at most, and the position behind it."""
+        output = self._outputs.get(task_id)
+        if output is not None:
+            return output.piece(position, size)
+        data = self._load(task_id)[position : position + size]
+        return data, position + len(data)
 
     def last_lines(self, task_id: str) -> str:
         output = self._outputs.get(task_id)

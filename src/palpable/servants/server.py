@@ -257,7 +257,8 @@ class Server(Servant):
             on_listening: called with the address when clients can connect.
 
         Raises:
-            OSError: it cannot listen there.
+            OSError: it cannot listen there, cannot write its folders, or what a server before it on the same store left
+                behind does not end.
         """
         from palpable.servants.server_loop import ServerLoop
         from palpable.servants.server_process import run_event_loop
@@ -300,7 +301,11 @@ class Server(Servant):
             return client.get_status()
 
     def stop(self) -> None:
-        """Tell the server to stop: running tasks are killed and fail with `TaskKilledByQuitSignal`. Returns at once."""
+        """Tell the server to stop. Returns at once.
+
+        What runs may take `drain_seconds` to end. What does not is killed: a server with a store runs it again when it
+        is started again, for another it fails with `TaskKilledByQuitSignal`.
+        """
         if self._control is not None and not self._was_stopped and os.getpid() == self._owner_pid:
             self._was_stopped = True
             with contextlib.suppress(OSError):  # it has ended already
@@ -394,10 +399,13 @@ def _refuse_plaintext(host: str) -> None:
 def _why_not_started(settings: ServerSettings, failure: ServerFailed) -> str:
     if failure.error in ("StoreBroken", "Stopped"):
         return failure.message
+    if failure.error != "CannotListen":
+        reason = f"{failure.error}: {failure.message}" if failure.message else failure.error
+        return f"the server could not start: {reason}"
     advice = ""
     if failure.error_number == errno.EADDRINUSE:
         advice = ". Another program listens there: end it, or choose another port (0: one that is free)"
-    return f"the server cannot listen on {settings.address!r}: {failure.error}: {failure.message}{advice}"
+    return f"the server cannot listen on {settings.address!r}: {failure.message}{advice}"
 
 
 def _last_line(logging_folder: str) -> str:

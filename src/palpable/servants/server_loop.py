@@ -67,13 +67,14 @@ class ServerLoop:
             on_recovering: called now and then with the number of tasks that were read from the store.
 
         Raises:
-            OSError: it cannot listen there, or cannot write its folders.
+            CannotListen: it cannot listen there.
+            OSError: it cannot write its folders, or what a server before it left behind does not end.
             StoreBroken: it can't open its store, or could not go on writing it.
         """
         logs = LogFiles(self.settings.logging_folder)
         try:
-            self._open_store()
             try:
+                self._open_store()
                 await self._run(on_listening, on_recovering)
             finally:
                 if self._store is not None:
@@ -100,9 +101,6 @@ class ServerLoop:
         become_subreaper()
         self._task_files = allow_many_files()
         context = tls_context(settings)
-        listener = open_listener(settings)
-        socket_file = file_at(settings.address)
-        self.address = settings.address if settings.family == "AF_UNIX" else listener.getsockname()[:2]
         task_token = secrets.token_hex(16)
         requests = Requests(self._describe, self.stop)
         manager = Manager(
@@ -116,6 +114,9 @@ class ServerLoop:
         )
         requests.manager, requests.submissions = manager, Submissions(manager)
         admission = Admission(settings.authkey, self._info(), task_token, requests, settings.max_payload_bytes)
+        listener = open_listener(settings)
+        socket_file = file_at(settings.address)
+        self.address = settings.address if settings.family == "AF_UNIX" else listener.getsockname()[:2]
         try:
             try:
                 manager.start()

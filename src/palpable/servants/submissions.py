@@ -110,6 +110,9 @@ class Submissions:
             if task is None or task.state not in (State.FAILED, State.CANCELLED) or task.request is None:
                 new_ids.append("")
                 continue
+            if task.function_key and task.function_key not in manager.functions:  # what is stored of it is damaged
+                new_ids.append("")
+                continue
             new_ids.append(new_id := secrets.token_hex(16))
             request = self._request_again(task, new_id)
             if task.function_key:
@@ -174,7 +177,7 @@ class Submissions:
                 return "TaskCancelled", f"task {peer.inside_task} has ended and can submit no sub-tasks"
         functions = manager.functions
         for key in {task.function_key for task in request.tasks}:
-            if key and key not in functions and key not in request.functions:
+            if key and key not in request.functions and key not in functions:
                 task_id = next(task.task_id for task in request.tasks if task.function_key == key)
                 return "ServerError", f"the function {key} of task {task_id} was never sent"
         return None

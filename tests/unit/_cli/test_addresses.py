@@ -16,6 +16,7 @@ from palpable._cli.ending import NotAsked
 from palpable._cli.key_file import KeyFile
 from palpable._cli.server_options import ServerChoice
 from palpable._cli.serving_address import ServingAddress
+from palpable.servants.listener import CannotListen
 from palpable.units.task_exceptions import AuthenticationFailed
 
 
@@ -132,10 +133,11 @@ def test_a_home_where_others_may_write_is_refused(home: Path) -> None:
         (OSError(errno.EADDRINUSE, "in use"), "another server listens on .*`palpable stop`"),
         (OSError(errno.EEXIST, "exists"), "is a file and no socket"),
         (PermissionError(errno.EACCES, "Permission denied", "/logs"), "can't use /logs: Permission denied"),
-        (PermissionError(errno.EACCES, "Permission denied"), "can't listen on .*: Permission denied"),
+        (CannotListen(errno.EACCES, "Permission denied"), "can't listen on .*: Permission denied"),
+        (TimeoutError("processes [7] do not end"), r"^the server could not start: processes \[7\] do not end"),
     ],
 )
-def test_why_it_cannot_listen_is_said_in_one_line(error: OSError, words: str) -> None:
+def test_why_it_cannot_listen_or_start_is_said_in_one_line(error: OSError, words: str) -> None:
     message = _choose().refused(error).message
     assert "\n" not in message
     with pytest.raises(click.ClickException, match=words):

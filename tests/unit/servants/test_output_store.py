@@ -46,6 +46,31 @@ def test_a_reader_that_followed_gets_the_rest_without_a_gap(tmp_path: Path) -> N
     assert store.after("t", 300) == b""
 
 
+def test_pieces_make_up_what_is_kept_each_byte_once(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    for text in (b"", b"x" * 70, b"0123456789" * 10, b"a" * 50 + b"b" * 1000 + b"c" * 50):
+        spool.write_bytes(text)
+        store = OutputStore(limit_bytes=100)
+        store.collect("t", str(spool), 0)
+        for size in (1, 7, 50, 2000):
+            position, pieces = 0, b""
+            while position < len(text):
+                data, position = store.piece("t", position, size)
+                assert data
+                pieces += data
+            assert (pieces, position) == (store.data("t"), len(text))
+
+
+def test_who_has_seen_some_of_what_was_cut_is_told_how_much_is_missing(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.write_bytes(b"a" * 50 + b"b" * 1000 + b"c" * 50)
+    store = OutputStore(limit_bytes=100)
+    store.collect("t", str(spool), 0)
+    data, position = store.piece("t", 450, 10)
+    assert data == b"\n[... 600 bytes were cut here ...]\n" + b"c" * 10
+    assert position == 1060
+
+
 def test_a_silent_task_has_no_entry(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.touch()
