@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from palpable import Client, Server
+from palpable import Client, Executor, Server
+from palpable.units import client as client_module
 from support import tasks
 from support.processes import server_process
 from support.scripts import run_script
@@ -154,6 +155,32 @@ def test_a_fork_while_another_thread_is_in_the_middle_of_a_call_is_safe(client: 
         is_over.set()
         for thread in busy:
             thread.join()
+
+
+@pytest.mark.parametrize("holder", ["client", "executor"])
+def test_a_fork_while_another_thread_holds_a_lock_of_ours_is_safe(client: Client, holder: str) -> None:
+    with Executor(client=client) as executor:
+        assert executor.submit(tasks.double, 1).result(timeout=20) == 2
+        lock = client_module._remaking_locks if holder == "client" else executor._pool._lock
+        is_held, is_over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock:
+                is_held.set()
+                is_over.wait(60)
+
+        def work() -> None:
+            future = (executor if holder == "executor" else client).submit(tasks.double, 2)
+            assert future.result(timeout=20) == 4
+
+        holding = threading.Thread(target=hold)
+        holding.start()
+        try:
+            assert is_held.wait(20)
+            assert _fork(work) == 0
+        finally:
+            is_over.set()
+            holding.join()
 
 
 def _check_map(client: Client) -> None:

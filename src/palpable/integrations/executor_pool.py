@@ -154,8 +154,7 @@ class ExecutorPool:
         self._calls = calls
         return calls
 
-    # --- a failed initializer
-    # -----------------------------------------------------------------------------------------
+    # --- a failed initializer -------------------------------------------------------------------------------------
 
     def broken_by(self, report: TaskReport) -> BrokenProcessPool | None:
         """Return what a future with this report raises, if it says, or follows from, that the initializer failed."""
@@ -176,8 +175,7 @@ class ExecutorPool:
         except PalpableError:
             pass  # the server is gone, and with it all of them
 
-    # --- the end
-    # ------------------------------------------------------------------------------------------------------
+    # --- the end --------------------------------------------------------------------------------------------------
 
     def shut(self) -> None:
         """Accept no more calls."""
@@ -202,11 +200,12 @@ class ExecutorPool:
 
     def close(self) -> None:
         """Wait until all that was submitted has ended, then close what was opened."""
+        self.shut()  # first: what another thread is just submitting is among the futures then
         for future in list(self._futures):
             if not future.done():
                 concurrent.futures.wait([future])
         with self._lock:
-            closer, self._is_shut = self._closer, True
+            closer = self._closer
             if self._is_closed:
                 return
             if closer is None or closer is threading.current_thread():
@@ -241,8 +240,7 @@ class ExecutorPool:
             self._server.close()
 
 
-# --- the end of the interpreter
-# ---------------------------------------------------------------------------------------
+# --- the end of the interpreter -----------------------------------------------------------------------------------
 
 _open_pools: set[ExecutorPool] = set()
 _is_exiting = False
@@ -257,6 +255,8 @@ def _wait_for_all() -> None:
 
 
 def _forget_all() -> None:
+    for pool in list(_open_pools):
+        pool._lock = threading.RLock()  # another thread of the process that forked this one may have held it
     _open_pools.clear()
 
 

@@ -287,20 +287,28 @@ class AsyncClient(_AsyncCalls):
         return f"<{type(self).__qualname__} of {where}>"
 
     async def _get_connection(self) -> AsyncConnection:
+        self._check_open()
         connection = self._shared.connection
         if connection is not None and connection.is_usable:
             return connection
-        if self._is_closed:
-            raise ServerUnreachable("this client is closed; make a new one")
         loop = asyncio.get_running_loop()
         if self._shared.connection is not None:
             self._shared.connection.check_loop()
         if self._connecting is None or self._connecting[0] is not loop:  # a lock belongs to a loop
             self._connecting = loop, asyncio.Lock()
         async with self._connecting[1]:
+            self._check_open()  # it may have been closed while we waited for our turn
             if self._shared.connection is None or not self._shared.connection.is_usable:
-                self._shared.connection = await self._dial(self._shared.connection)
+                connection = await self._dial(self._shared.connection)
+                if self._is_closed:  # meanwhile
+                    await connection.close()
+                self._check_open()
+                self._shared.connection = connection
             return self._shared.connection
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ServerUnreachable("this client is closed; make a new one")
 
     async def _dial(self, last: AsyncConnection | None) -> AsyncConnection:
         given = (self._address, self._family, self._authkey)

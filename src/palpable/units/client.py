@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from palpable._connection.connection import Connection
     from palpable.procedures.procedure import Procedure
 
-_remaking_locks = threading.Lock()
+_remaking_locks = threading.RLock()
+"""Held to give a client that came here by a fork a lock of its own. Reentrant: a signal handler may come between."""
+
+
+def _renew_lock() -> None:
+    """Another thread of the process that forked this one may have held it."""
+    global _remaking_locks
+    _remaking_locks = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class _Calls(TaskCalls):
@@ -133,6 +144,7 @@ class Client(_Calls):
         self._is_closed = False
 
     def _get_connection(self) -> Connection:
+        self._check_open()
         connection = self._connection
         if connection is not None and not connection.is_stale():
             return connection
@@ -148,23 +160,36 @@ class Client(_Calls):
                 # Forked: the thread that held the lock may not exist here.
                 self._connecting = (os.getpid(), threading.RLock())
         with self._connecting[1]:
-            if self._is_closed:
-                raise ServerUnreachable("this client is closed; make a new one")
-            connection = self._connection
-            if connection is not None and not connection.is_stale():
-                return connection  # another thread was faster
-            last, connection = connection, self._dial(connection)
+            self._check_open()
+            last = self._connection
+            if last is not None and not last.is_stale():
+                return last  # another thread was faster
+            connection = self._dial(last)
             if connection is last:
                 return connection
+            # Neither the connection nor its thread holds the client, so a client that is dropped is collected.
+            finalizer = weakref.finalize(self, connection.close_when_idle)
+            finalizer.atexit = False
+            if self._connection is not last:  # a signal handler, which this thread's hold on the lock does not stop
+                finalizer.detach()
+                connection.close(wait=False)
+                return self._connect()
+            # No call from the look to the end of this line, so that no signal handler comes between.
+            self._connection, self._finalizer, last_finalizer = connection, finalizer, self._finalizer
+            if last_finalizer is not None:
+                last_finalizer.detach()
             if last is not None:
                 last.close(wait=False)
-            if self._finalizer is not None:
-                self._finalizer.detach()
-            # Neither the connection nor its thread holds the client, so a client that is dropped is collected.
-            self._finalizer = weakref.finalize(self, connection.close_when_idle)
-            self._finalizer.atexit = False
-            self._connection = connection
+            # Who against whom: we, who may have dialled for long, against `close` on another thread. We enter the
+            # connection and then look whether the client is closed, `close` does the reverse. So one sees the other.
+            if self._is_closed:
+                connection.close(wait=False)
+            self._check_open()
             return connection
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ServerUnreachable("this client is closed; make a new one")
 
     def _dial(self, last: Connection | None) -> Connection:
         """Return `last` over a new socket, or a new connection."""
@@ -194,7 +219,7 @@ class Client(_Calls):
 
         Tasks go on (unless submitted to end with their client); futures that are pending fail with ServerUnreachable.
         """
-        self._is_closed = True
+        self._is_closed = True  # first: see `_connect`
         connection = self._connection
         if connection is not None and connection.is_usable:
             connection.close()

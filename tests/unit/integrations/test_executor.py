@@ -221,3 +221,33 @@ def test_a_future_reaches_its_callbacks_soon(executor: Executor) -> None:
         assert arrived.wait(10)
         times.append(time.monotonic() - start)
     assert sorted(times)[10] < 0.02
+
+
+def test_an_executor_that_is_closed_while_another_thread_submits_waits_for_that_call_too(
+    fake_server: FakeServer, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert executor.submit(double, 1).result(10) == 2
+    pool, is_submitting, goes_on = executor._pool, threading.Event(), threading.Event()
+    get_connection = pool._calls._get_connection  # type: ignore[union-attr]
+
+    def get_slowly() -> Any:
+        is_submitting.set()
+        assert goes_on.wait(20)
+        return get_connection()
+
+    monkeypatch.setattr(pool._calls, "_get_connection", get_slowly)
+    fake_server.hold()
+    was_done: list[bool] = []
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        submitting = threads.submit(executor.submit, double, 2)
+        assert is_submitting.wait(20)
+        closing = threads.submit(pool.close)
+        closing.add_done_callback(lambda _: was_done.append(submitting.result(20).done()))
+        # A pool that looks for futures too early has time for it here, and to be closed there. One that waits for both
+        # needs none.
+        concurrent.futures.wait([closing], timeout=0.2)
+        goes_on.set()
+        concurrent.futures.wait([closing], timeout=0.2)
+        fake_server.release()
+        closing.result(20)
+    assert was_done == [True] and submitting.result().result(10) == 4

@@ -25,7 +25,9 @@ from palpable import (
     UnknownTask,
 )
 from palpable._connection import progress_bar
+from palpable._connection.async_link import AsyncLink
 from palpable._wire.messages import BeginWait, CancelTasks, GetStatus, SubmitTasks, WatchResults
+from palpable.units import async_client
 from support.fake_server import FakeServer
 
 
@@ -623,3 +625,30 @@ def test_who_submits_thousands_in_a_row_lets_results_come_meanwhile(fake_server:
         assert await first == 2
 
     _run(fake_server, work)
+
+
+def test_a_client_that_is_closed_while_it_connects_stays_closed(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        open_link, links = async_client.open_link, list[AsyncLink]()
+        goes_on = asyncio.Event()
+
+        async def open_slowly(*arguments: Any) -> AsyncLink:
+            links.append(await open_link(*arguments))
+            await goes_on.wait()
+            return links[0]
+
+        monkeypatch.setattr(async_client, "open_link", open_slowly)
+        client = AsyncClient(fake_server.address, None, b"key")
+        asking = [asyncio.create_task(client.get_status()) for _ in range(2)]
+        await _until(lambda: links)
+        await client.close()
+        goes_on.set()
+        for error in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(error, ServerUnreachable) and "this client is closed" in str(error)
+        assert len(links) == 1 and links[0].broken
+        with pytest.raises(ServerUnreachable, match="this client is closed"):
+            await client.submit(double, 1)
+
+    asyncio.run(main())

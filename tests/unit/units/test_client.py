@@ -7,10 +7,12 @@ import math
 import operator
 import pickle
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -29,7 +31,8 @@ from palpable import (
     TaskResponse,
     UnknownTask,
 )
-from palpable._connection import bulk, progress_bar
+from palpable._connection import bulk, dialing, progress_bar
+from palpable._connection.forking import open_connections
 from palpable._wire.messages import CancelTasks, ResultsReceived, StatusReport, SubmitTasks
 from support.fake_server import FakeServer
 from support.wait import wait_until
@@ -535,6 +538,82 @@ def test_a_client_and_its_view_say_of_which_server_they_are(tmp_path: Path) -> N
         client = kind(path, authkey=b"key")
         assert repr(client) == f"<{kind.__name__} of unix://{path}>"
         assert repr(client.options(retries=1)) == f"<{kind.__name__}View of {client!r}>"
+
+
+class Handler:
+    """A signal handler that calls `act` in the middle of Palpable's code: after the call of that number.
+
+    That is where the interpreter runs handlers.
+    """
+
+    def __init__(self, number: int, act: Callable[[], object]) -> None:
+        self.left = number
+        self._act = act
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event in ("return", "c_return") and "palpable" in frame.f_code.co_filename:
+            self.left -= 1
+            if not self.left:
+                sys.setprofile(None)
+                self._act()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("uses", ["the same", "another"])
+def test_a_signal_handler_may_use_a_client_at_any_step_of_connecting(fake_server: FakeServer, uses: str) -> None:
+    for number in itertools.count(1):
+        with (
+            Client(fake_server.address, None, b"key") as client,
+            Client(fake_server.address, None, b"key") as another,
+        ):
+            used, found = client if uses == "the same" else another, list[Any]()
+            client._connecting = (0, threading.RLock())  # as in a process that was forked
+            handler = Handler(number, lambda: found.append(used.get_status()))  # noqa: B023 - called at once
+            sys.setprofile(handler)
+            try:
+                connection = client._get_connection()
+            finally:
+                sys.setprofile(None)
+            assert client._get_connection() is connection is client._connection and connection.is_usable
+            assert client._finalizer is not None and client._finalizer.peek()[1] == connection.close_when_idle
+            assert len(found) == (handler.left <= 0)
+        assert not [one for one in open_connections() if one.is_usable]
+        if handler.left > 0:
+            break
+    assert number > 50
+
+
+def test_a_client_that_is_closed_while_another_thread_connects_stays_closed(
+    fake_server: FakeServer, fake_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove, is_connected, goes_on = dialing.prove, threading.Event(), threading.Event()
+
+    def prove_slowly(*arguments: Any) -> Any:
+        proven = prove(*arguments)
+        is_connected.set()
+        assert goes_on.wait(20)
+        return proven
+
+    monkeypatch.setattr(dialing, "prove", prove_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(fake_client.get_status)
+        assert is_connected.wait(20)
+        fake_client.close()
+        goes_on.set()
+        with pytest.raises(ServerUnreachable, match="this client is closed"):
+            asking.result(20)
+    with pytest.raises(ServerUnreachable, match="this client is closed"):
+        fake_client.submit(double, 1)
+    assert not [one for one in open_connections() if one.is_usable]
+
+
+def test_a_client_that_is_closed_before_another_thread_has_entered_its_connection_is_used_by_none(
+    fake_client: Client,
+) -> None:
+    assert fake_client.run(double, 1) == 2
+    fake_client._is_closed = True  # as far as `close` has come, or the other thread
+    with pytest.raises(ServerUnreachable, match="this client is closed"):
+        fake_client.run(double, 1)
 
 
 def test_the_default_server_is_started_by_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
