@@ -25,6 +25,13 @@ def test_a_task_that_failed_is_submitted_again_as_a_new_one(client: Client, tmp_
     assert client.retry([]) == []
 
 
+def test_what_was_delayed_and_is_submitted_again_runs_at_once(client: Client) -> None:
+    task_id = client.options(delay_seconds=1_000_000).submit(tasks.double, 2).task_id
+    assert client.cancel(task_id)
+    (new_id,) = client.retry([task_id])
+    assert new_id is not None and client.result(new_id, timeout_seconds=20) == 4
+
+
 def test_a_state_that_there_is_not_is_refused(client: Client) -> None:
     with pytest.raises(ValueError, match=r"no state 'done'; there are scheduled, .*succeeded"):
         client.tasks(state=["failed", "done"])

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,10 +49,16 @@ def refusal(code: int, *arguments: object) -> str:
 
 
 @contextmanager
-def started(*arguments: object, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run a command beside the test, in a process group of its own; it is ended at the end, if it has not by itself."""
+def started(
+    *arguments: object, folder: Path | None = None, constants: Mapping[str, float] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command beside the test, in a process group of its own; it is ended at the end, if it has not by itself.
+
+    Args:
+        constants: of modules, "package.module.NAME": have another value there.
+    """
     process = subprocess.Popen(
-        [*PALPABLE, *map(str, arguments)],
+        [*_with(constants or {}), *map(str, arguments)],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -69,6 +75,17 @@ def started(*arguments: object, folder: Path | None = None) -> Iterator[subproce
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+
+
+def _with(constants: Mapping[str, float]) -> list[str]:
+    if not constants:
+        return PALPABLE
+    lines = ["import importlib"]
+    for path, value in constants.items():
+        module, _, name = path.rpartition(".")
+        lines.append(f"module = importlib.import_module({module!r}); module.{name}; module.{name} = {value}")
+    lines.append("from palpable._cli.main import main; main()")
+    return [*PALPABLE[:-2], "-c", "\n".join(lines)]
 
 
 def first_line(process: subprocess.Popen[str]) -> str:

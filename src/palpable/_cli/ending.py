@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 import click
 
@@ -66,7 +66,7 @@ def run(group: click.Group, args: list[str] | None = None) -> int:
         if isinstance(error, ServerDraining):
             return _say(f"palpable: {error}. If it is not about to stop, `palpable drain --off` lets it go on.", FAILED)
         is_unasked = isinstance(error, ServerUnreachable | AuthenticationFailed | VersionMismatch)
-        return _say(f"palpable: {error}", NOT_ASKED if is_unasked else FAILED)
+        return _say(f"palpable: {without_next_call(error)}", NOT_ASKED if is_unasked else FAILED)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -82,9 +82,28 @@ def run(group: click.Group, args: list[str] | None = None) -> int:
 
 def discard_output() -> None:
     """Have what is still to be written to stdout vanish: Python would complain of it at its end."""
+    _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def without_next_call(error: PalpableError) -> str:
+    """Return what an error says, less what it says of the next call of a program: the command ends with it."""
+    from palpable._connection.broken import NEXT_CALL
+
+    return str(error).removesuffix(NEXT_CALL)
+
+
+def say_at_end(message: str) -> None:
+    """Say a line on stderr, though the command may end because its terminal has closed; then nobody hears it."""
+    try:
+        click.echo(message, err=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def _say(message: str, exit_code: int) -> int:

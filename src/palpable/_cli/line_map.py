@@ -13,9 +13,10 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from palpable._cli.attended_task import cancel_soon
-from palpable.units.task_exceptions import PalpableError
+from palpable.units.task_exceptions import ServerUnreachable
 
 if TYPE_CHECKING:
+    from palpable._wire.messages import TaskReport
     from palpable.units.client import ClientView
     from palpable.units.task_future import TaskFuture
 
@@ -27,6 +28,18 @@ class Line(NamedTuple):
 
     number: int
     future: TaskFuture[Any]
+
+    def report(self) -> TaskReport:
+        """Return how the task has ended, as the server says it; to be asked before the future is.
+
+        Raises:
+            PalpableError: nothing more is heard of it.
+        """
+        report = self.future._report
+        if report is None:
+            self.future.result(0)
+            raise AssertionError("a future without a report has an error")
+        return report
 
 
 class LineEnd(NamedTuple):
@@ -86,7 +99,7 @@ class LineMap:
                 continue
             if not arrival.future.done():
                 self._before_waiting()
-                arrival.future.exception()  # waits; reads the socket in this thread meanwhile
+                arrival.future._wait(None)  # reads the socket in this thread meanwhile
             yield arrival
             # Only now: the window bounds what is not yet taken, not what has not ended.
             del self._submitted[arrival.number]
@@ -100,6 +113,8 @@ class LineMap:
         try:
             for number, param in self._params:
                 self._room.acquire()
+                # May take as long as a server is waited for, and `close` must not wait for that.
+                self._view._get_connection()
                 with self._submitting:
                     if self._is_closed:
                         return
@@ -114,16 +129,29 @@ class LineMap:
         # Who against whom: the caller, who finds nothing submitted and the end, against us. We put the end last.
         self._arrivals.put(LineEnd(error))
 
-    def close(self) -> None:
-        """Submit nothing more, and cancel what has not been yielded."""
+    def close(self) -> list[str]:
+        """Submit nothing more, and cancel what has not been yielded; return the ids of what could not be cancelled.
+
+        Whatever server has these tasks, or comes next on its store, goes on with them. Never takes long.
+        """
         self._is_closed = True
         self._room.release()
         with self._submitting:  # what is being submitted at this moment counts too
-            task_ids = [future.task_id for future in self._submitted.values() if not future.done()]
-        try:
-            cancel_soon(self._view._get_connection(), task_ids)
-        except PalpableError:
-            pass  # the server is gone; another error is on its way
+            left = [future for future in self._submitted.values() if not _has_ended(future)]
+        if not left:
+            return []
+        task_ids = [future.task_id for future in left]
+        # The one they were submitted over, as it is: to make another may take as long as a server is waited for.
+        connection = left[-1]._connection
+        if cancel_soon(connection, task_ids):
+            return []
+        # What a server keeps in memory is gone with it.
+        return task_ids if connection.is_usable or connection.info.get("is_durable") else []
+
+
+def _has_ended(future: TaskFuture[Any]) -> bool:
+    """Whether the task has; a future fails too when its connection does."""
+    return future.done() and not isinstance(future._exception, ServerUnreachable)
 
 
 def read_lines(descriptor: int) -> Iterator[tuple[int, bytes]]:

@@ -33,31 +33,15 @@ EXIT_CODES: Final = {
 
 def exit_code_of(report: TaskReport) -> int:
     """Return the exit code of a command that stands for this task; for a task that runs a command, the command's."""
-    if report.outcome == "error":
-        return error_exit_code(_error_of(report)) if _is_of_ours(report.error_type) else FAILED
+    if report.outcome == "error" and _is_of_ours(report.error_type):
+        from palpable._cli.named_function import NotStarted
+        from palpable._cli.shell_command import CommandFailed
+
+        error = error_of(report)
+        if isinstance(error, CommandFailed):
+            return error.exit_code
+        return NOT_ASKED if isinstance(error, NotStarted) else FAILED
     return EXIT_CODES.get(report.outcome, FAILED)
-
-
-def error_exit_code(error: BaseException) -> int:
-    """As `exit_code_of`, for what a future of that task raises.
-
-    Raises:
-        PalpableError: it is not the task that failed, but the client.
-    """
-    from palpable._cli.named_function import NotStarted
-    from palpable._cli.shell_command import CommandFailed
-    from palpable.units.task_exceptions import PalpableError, RemoteTaskError, RemoteTraceback, TaskFailed
-
-    if isinstance(error, CommandFailed):
-        return error.exit_code
-    if isinstance(error, NotStarted):
-        return NOT_ASKED
-    if type(error).__name__ in _OUTCOMES:
-        return EXIT_CODES[_OUTCOMES[type(error).__name__]]
-    is_of_task = isinstance(error, TaskFailed | RemoteTaskError) or isinstance(error.__cause__, RemoteTraceback)
-    if isinstance(error, PalpableError) and not is_of_task:
-        raise error
-    return FAILED
 
 
 def describe_end(report: TaskReport) -> str:
@@ -87,34 +71,18 @@ def traceback_of(report: TaskReport) -> str:
     return "" if _is_of_ours(report.error_type) else report.traceback.rstrip()
 
 
-def say_failure(report: TaskReport) -> None:
-    """Say on stderr how a task failed: the traceback, and then a line."""
-    say_error(_error_of(report), f"task {report.task_id} failed: " if report.outcome == "error" else "")
+def say_failure(report: TaskReport, introduction: str = "") -> None:
+    """Say on stderr how a task failed: the traceback, and then a line.
 
-
-def say_error(error: BaseException, introduction: str = "") -> None:
-    """As `say_failure`, for what a future of that task raises."""
-    from palpable.units.task_exceptions import RemoteTraceback
-
-    name, message = type(error).__qualname__, str(error)
-    if name in _OUTCOMES or _is_of_ours(f"{type(error).__module__}.{name}"):
-        text = message.partition("\nThe last lines it printed:")[0]
+    What it raised is said in the words of the report: its class may be of a module that there is only where it ran.
+    """
+    if report.outcome == "error":
+        if traceback := traceback_of(report):
+            click.echo(traceback, err=True)
+        text = describe_error(report.error_type, report.error_message)
     else:
-        if isinstance(error.__cause__, RemoteTraceback):
-            click.echo(error.__cause__.text.rstrip(), err=True)
-        text = f"{name}: {message}".rstrip(": ")
-    click.echo(f"palpable: {introduction}{' '.join(text.split())}", err=True)
-
-
-_OUTCOMES: Final = {
-    "TaskTimeout": "timeout",
-    "TaskCrashed": "crashed",
-    "TaskCancelled": "cancelled",
-    "TaskKilledByQuitSignal": "quit",
-    "TaskLost": "lost",
-    "TaskRejected": "rejected",
-}
-"""By the class of what is raised for it."""
+        text = " ".join(str(error_of(report)).partition("\nThe last lines it printed:")[0].split())
+    click.echo(f"palpable: {introduction}{text}", err=True)
 
 
 def _is_of_ours(error_type: str) -> bool:
@@ -122,7 +90,8 @@ def _is_of_ours(error_type: str) -> bool:
     return error_type.startswith("palpable._cli.")
 
 
-def _error_of(report: TaskReport) -> BaseException:
+def error_of(report: TaskReport) -> BaseException:
+    """Return what a client raises for a task that did not succeed."""
     from palpable._wire.failure import exception_of
 
     return exception_of(report)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from palpable.units.task_exceptions import ServerUnreachable
 
+NEXT_CALL = " The next call of the client connects again."
+"""Advice for programs; a command makes no next call."""
+
 
 def broken(reason: str, address: str) -> ServerUnreachable:
     """Return what to raise, with what to do about it.
@@ -12,7 +15,7 @@ def broken(reason: str, address: str) -> ServerUnreachable:
         reason: why it broke, or why it could not be made again. One that is a sentence says itself what to do.
         address: of the server; empty: not known, as inside a task.
     """
-    advice = ". Is the server still running? The next call of the client connects again."
+    advice = ". Is the server still running?" + NEXT_CALL
     if reason.endswith((".", "?")):
         advice = ""
     where = f" at {address}" if address else ""

@@ -117,7 +117,7 @@ def _describe_quit(report: TaskReport) -> str:
 def _describe_lost(report: TaskReport) -> str:
     said = f": {report.error_message}" if report.error_message else ""
     return (
-        f"{_task(report)} was lost{said}. It is not known whether it ran to its end: the keeper of its process died. "
+        f"{_task(report)} was lost{said}. It is not known whether it ran to its end: its server ended while it ran. "
         f"Submit it again if running it twice does no harm."
     ) + _tail(report)
 

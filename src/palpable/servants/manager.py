@@ -56,7 +56,7 @@ class Manager(Servant):
         on_request: called with a peer and a request of a task.
         on_gone: called with a peer that made requests from inside a task, when its process has ended.
         store: where tasks are kept; None: in memory alone.
-        on_broken: called when the store can't be written any more.
+        on_broken: called with the error when the store can't be written any more.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Manager(Servant):
         on_gone: Callable[[Peer], None],
         task_token: str,
         store: Store | None = None,
-        on_broken: Callable[[], None] = lambda: None,
+        on_broken: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -298,7 +298,7 @@ class Manager(Servant):
         is_told = isinstance(error, StoreBroken)  # else it is a bug, and the place it comes from belongs to the reason
         what = error if is_told else repr(error)
         logger.critical("the store can't be written, so the server ends: %s", what, exc_info=None if is_told else error)
-        self._on_broken()
+        self._on_broken(error)
 
     def _on_taken(self, task_ids: list[str]) -> None:
         self.handle(events.ResultsTaken(task_ids))

@@ -53,7 +53,7 @@ class ServerLoop:
         self._stopping = asyncio.Event()
         self._drain_until = math.inf
         self._store: Store | None = None
-        self._has_failed = False
+        self._failure = ""
         self._started_at = time.time()
         self._zygote_number = 0
 
@@ -81,8 +81,8 @@ class ServerLoop:
                     self._store.close()
         finally:
             logs.close()
-        if self._has_failed:
-            raise StoreBroken(f"the store {self.settings.store_path} could not be written; the log file says why")
+        if self._failure:
+            raise StoreBroken(f"the server has ended, since it can't write to its store any more: {self._failure}")
 
     def _open_store(self) -> None:
         """Open the store, and end what the last server on it left behind: its tasks are about to run again."""
@@ -199,9 +199,9 @@ class ServerLoop:
         """SIGTERM: drain. Once more: hurry."""
         self.stop(0.0 if self._drain_until < math.inf else self.settings.drain_seconds)
 
-    def _fail(self) -> None:
+    def _fail(self, error: Exception) -> None:
         """The store is broken. Nothing that happens from now on could be kept, so nothing may."""
-        self._has_failed = True
+        self._failure = str(error) or type(error).__name__
         self.stop()
 
     def _zygote_settings(self, preload: list[str]) -> ZygoteSettings:

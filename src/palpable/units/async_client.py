@@ -391,7 +391,7 @@ class AsyncClient(_AsyncCalls):
         return bool(answer.cancelled[0])
 
     async def retry(self, task_ids: Sequence[str]) -> list[str | None]:
-        """Submit again what these tasks ran; return the ids of the new tasks. As `Client.retry`."""
+        """Submit again what these tasks ran, to run at once; return the ids of the new tasks. As `Client.retry`."""
         listed = checked_task_ids(task_ids)
         if not listed:
             return []

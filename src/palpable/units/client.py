@@ -335,8 +335,9 @@ class Client(_Calls):
     def retry(self, task_ids: Sequence[str]) -> list[str | None]:
         """Submit again what these tasks ran, each as a new task; return the new ids, in the same order.
 
-        The old task stays as it ended. None: it can't be retried. Only what failed or was cancelled, and is still
-        kept, can.
+        They have the options of the old ones, but no `idempotency_key` and no `ends_with_client`, and run at once: what
+        was delayed (`at`, `delay_seconds`) is not delayed again. The old task stays as it ended. None: it can't be
+        retried. Only what failed or was cancelled, and is still kept, can.
 
         Raises:
             ServerDraining: the server accepts nothing new.

@@ -113,7 +113,7 @@ class TaskKilledByMonitoringError(TaskDidNotFinish):
 
 
 class TaskLost(TaskDidNotFinish):
-    """It is not known how the task ended, or whether: its server or the keeper of its process died."""
+    """It is not known how the task ended, or whether: its server ended while it ran, or knows it no more."""
 
 
 class TaskRejected(TaskDidNotFinish):

@@ -21,7 +21,7 @@ import pytest
 from palpable import Client, RunFunction
 from palpable._cli.ending import run
 from palpable._cli.main import command_line
-from palpable.units.task_exceptions import TaskCancelled, TaskKilledByQuitSignal
+from palpable.units.task_exceptions import ServerUnreachable, TaskCancelled, TaskKilledByQuitSignal
 from support import tasks
 from support.command_line import PALPABLE, Serve, answer, first_line, palpable, refusal, started
 from support.processes import is_alive, wait_gone
@@ -200,6 +200,47 @@ def test_a_server_that_is_refused_leaves_nothing_of_its_own(serve: Serve, tmp_pa
     refusal(1, "serve", "--socket", folder / "file", "--store", "none")
     refusal(2, "serve", "--host", "0.0.0.0", "--port", 0, "--authkey-file", folder / "key", "--store", "none")
     assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before
+
+
+def test_a_server_whose_store_breaks_says_why_and_advises_nothing_that_would_have_lost_everything(
+    serve: Serve, tmp_path: Path
+) -> None:
+    store = tmp_path / "jobs.db"
+    server = serve("--store", store)
+    with Client(reconnect_seconds=0) as client:
+        store.rename(tmp_path / "elsewhere.db")
+        with pytest.raises(ServerUnreachable):
+            client.run(abs, -3)
+    errors = server.communicate(timeout=20)[1]
+    assert server.returncode == 1
+    assert f"the store {store} was moved, removed or replaced" in errors
+    assert "--store none" not in errors and errors.count("\n") == 1 and errors.endswith(".\n")
+
+
+def test_a_store_that_can_not_be_opened_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").write_bytes(b"something else" * 100)
+    errors = refusal(1, "serve", "--store", tmp_path / "jobs.db")
+    assert "is not an SQLite database" in errors and errors.endswith(". To keep nothing: --store none.\n")
+
+
+def test_a_store_in_memory_is_asked_for_in_the_words_of_the_command_line() -> None:
+    errors = refusal(2, "serve", "--store", ":memory:")
+    assert "--store none" in errors and "None" not in errors
+
+
+def test_a_server_no_process_for_tasks_can_be_started_for_ends_with_a_plain_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zygote forks, so it refuses to have threads."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    result = palpable("serve", "--store", "none")
+    assert (result.returncode, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert lines[-1].startswith("palpable: no process for tasks could be started") and lines[-1].endswith(".")
+    assert "palpable.servants" not in result.stderr
 
 
 def refusal_code(*options: object) -> int:

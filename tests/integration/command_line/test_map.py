@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,29 @@ def test_the_exit_code_is_that_of_the_failure(project: Path) -> None:
     assert result.returncode == 2 and "there is no 'nothing'" in result.stderr
 
 
+def test_a_failure_is_said_as_run_and_wait_say_it(project: Path, client: Client) -> None:
+    (project / "own.py").write_text("class Mine(Exception): ...\ndef fail(line):\n    raise Mine('no money')\n")
+    result = palpable("map", "own:fail", stdin="1\n", folder=project)
+    assert result.stderr.splitlines()[-1] == "palpable: line 1: own.Mine: no money"
+    found = json.loads(palpable("map", "--json", "own:fail", stdin="1\n", folder=project).stdout)
+    assert (found["error_type"], found["error_message"]) == ("own.Mine", "no money")
+
+
+def test_a_line_whose_task_somebody_cancels_ends_it_as_run_ends(project: Path, tmp_path: Path, client: Client) -> None:
+    with started("map", "of_project:wait_for", folder=project) as process:
+        (task_id,) = _submit(process, tmp_path, 1)
+        client.cancel(task_id)
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 4
+    assert errors.startswith("palpable: line 1: ") and "was cancelled" in errors
+
+
+def test_what_json_has_no_number_for_is_a_string_its_repr() -> None:
+    assert answer("map", "builtins:float", stdin='"nan"\n"1"\n') == '"nan"\n1.0\n'
+    first = json.loads(answer("map", "--json", "builtins:float", stdin='"nan"\n'))
+    assert first["result_repr"] == "nan" and "result" not in first
+
+
 def test_a_line_that_is_no_json_ends_it_after_those_before(project: Path) -> None:
     result = palpable("map", "math:isqrt", stdin="4\n\nfour\n")
     assert (result.returncode, result.stdout) == (2, "2\n")
@@ -160,6 +185,93 @@ def test_the_tasks_end_with_the_command(number: signal.Signals, project: Path, t
     wait_until(lambda: {task.state for task in client.tasks()} == {"succeeded", "cancelled"})
 
 
+def test_what_ctrl_c_could_not_cancel_is_said(
+    default_server: subprocess.Popen[str], project: Path, tmp_path: Path
+) -> None:
+    constants = {"palpable._cli.attended_task.CANCEL_SECONDS": 0.2}
+    with started("map", "of_project:wait_for", folder=project, constants=constants) as process:
+        task_ids = _submit(process, tmp_path, 2)
+        _kill(default_server)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (130, "")
+    assert errors == (
+        "palpable: 2 tasks could not be cancelled now. "
+        f"When the server is back: palpable cancel {task_ids[0]} {task_ids[1]}\n"
+    )
+
+
+def test_of_many_that_could_not_be_cancelled_it_is_said_how_to_find_them(
+    default_server: subprocess.Popen[str], serve: Serve, project: Path, tmp_path: Path
+) -> None:
+    with Client() as client:
+        other = client.submit(time.sleep, 1000).task_id
+        constants = {"palpable._cli.attended_task.CANCEL_SECONDS": 0.2}
+        with started("map", "of_project:wait_for", folder=project, constants=constants) as process:
+            _submit(process, tmp_path, 22)
+            _kill(default_server)
+            process.send_signal(signal.SIGTERM)
+            output, errors = process.communicate(timeout=20)
+        assert (process.returncode, output) == (143, "")
+        said, _, advice = errors.partition(" When the server is back: ")
+        assert said == "palpable: 22 tasks could not be cancelled now."
+        serve()
+        command = advice.strip().replace("palpable ", f"{shlex.join(PALPABLE)} ")
+        result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=40)
+        assert result.stdout.count(": cancelled") == 22, result
+        wait_until(lambda: [task.task_id for task in client.tasks(["ready", "running"])] == [other])
+        client.cancel(other)
+
+
+def test_when_the_server_stays_away_it_is_said_what_becomes_of_the_tasks(
+    default_server: subprocess.Popen[str], project: Path, tmp_path: Path
+) -> None:
+    constants = {"palpable._connection.reconnecting.DURABLE_SECONDS": 0.5}
+    with started("map", "of_project:wait_for", folder=project, constants=constants) as process:
+        task_ids = _submit(process, tmp_path, 2)
+        _kill(default_server)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors.count("\n")) == (2, "", 1)
+    assert "2 tasks at most, is kept" in errors and errors.endswith(f"palpable cancel {task_ids[0]} {task_ids[1]}\n")
+    assert "next call" not in errors
+
+
+def test_tasks_that_were_in_memory_alone_are_not_said_to_be_kept(
+    default_server: subprocess.Popen[str], serve: Serve, project: Path, tmp_path: Path
+) -> None:
+    answer("stop")
+    default_server.wait(timeout=20)
+    server = serve("--store", "none")
+    with started("map", "of_project:wait_for", folder=project) as process:
+        _submit(process, tmp_path, 2)
+        _kill(server)
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 2
+    assert "kept" not in errors and "cancel" not in errors
+
+
+def _submit(process: subprocess.Popen[str], tmp_path: Path, count: int) -> list[str]:
+    """Give a map of `wait_for` so many lines; return the ids of their tasks, when the server has them."""
+    assert process.stdin is not None
+    process.stdin.write((json.dumps(str(tmp_path / "never")) + "\n") * count)
+    process.stdin.flush()
+    with Client() as client:
+        submitted = wait_until(
+            lambda: [
+                found
+                for found in [[task.task_id for task in client.tasks() if task.name == "of_project:wait_for"]]
+                if len(found) == count
+            ]
+        )
+    return submitted[0][::-1]
+
+
+def _kill(server: subprocess.Popen[str]) -> None:
+    server.kill()
+    server.wait()
+    remove_folders_of_the_killed()
+
+
 def test_it_outlives_the_restart_of_the_server(
     default_server: subprocess.Popen[str], serve: Serve, project: Path, tmp_path: Path
 ) -> None:
@@ -169,9 +281,7 @@ def test_it_outlives_the_restart_of_the_server(
         process.stdin.write(lines)
         process.stdin.flush()
         assert process.stdout.readline() == '""\n'
-        default_server.kill()
-        default_server.wait()
-        remove_folders_of_the_killed()
+        _kill(default_server)
         (tmp_path / "go").touch()
         serve()
         output, errors = process.communicate(timeout=40)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -81,6 +81,11 @@ def patient(path):
         file.write("x")
     raise ValueError("not yet")
 """
+
+
+def json_lines(*arguments: object) -> list[dict[str, Any]]:
+    """What a command prints with --json."""
+    return [json.loads(line) for line in answer(*arguments, "--json").splitlines()]
 
 
 @pytest.fixture
@@ -256,17 +261,65 @@ def test_it_outlives_the_restart_of_the_server(
     assert (process.returncode, ended["outcome"], ended["attempt"]) == (0, "succeeded", 2)
 
 
-def test_ctrl_c_does_not_wait_for_a_server_that_is_gone(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_not_wait_for_a_server_that_is_gone_and_what_becomes_of_the_task_is_said(
+    number: signal.Signals, default_server: subprocess.Popen[str], project: Path, tmp_path: Path
+) -> None:
+    constants = {"palpable._cli.attended_task.CANCEL_SECONDS": 0.2}
+    args = ["--args", json.dumps([str(tmp_path)])]
+    with started("run", "of_project:stay", *args, folder=project, constants=constants) as process:
+        wait_until((tmp_path / "staying").exists)
+        (task,) = json_lines("tasks")
+        answer("stop")
+        default_server.wait(timeout=20)
+        process.send_signal(number)
+        errors = process.communicate(timeout=20)[1]
+        assert process.returncode == 128 + number
+        assert "could not be cancelled now" in errors and f"palpable cancel {task['task_id']}." in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_leaves_a_task_with_a_key_says_so(number: signal.Signals, project: Path, tmp_path: Path) -> None:
+    args = ["--key", "k", "--args", json.dumps([str(tmp_path)])]
+    with started("run", "of_project:stay", *args, folder=project) as process:
+        wait_until((tmp_path / "staying").exists)
+        process.send_signal(number)
+        assert "goes on, for its key." in process.communicate(timeout=20)[1]
+        assert process.returncode == 128 + number
+
+
+def test_a_terminal_that_closes_hears_nothing_and_the_exit_code_is_that_of_the_signal(
     default_server: subprocess.Popen[str], project: Path, tmp_path: Path
 ) -> None:
-    with started("run", "of_project:stay", "--args", json.dumps([str(tmp_path)]), folder=project) as process:
+    """What is to be said can't be: stderr is an end of a terminal that is no more."""
+    code = (
+        "import os, sys\n"
+        "from palpable._cli import attended_task\n"
+        "from palpable._cli.main import main\n"
+        "attended_task.CANCEL_SECONDS = 0.2\n"
+        "main()\n"
+    )
+    leader, follower = os.openpty()
+    args = ["run", "of_project:stay", "--args", json.dumps([str(tmp_path)])]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        stdin=subprocess.DEVNULL,
+        stdout=follower,
+        stderr=follower,
+        cwd=project,
+        process_group=0,
+    )
+    os.close(follower)
+    try:
         wait_until((tmp_path / "staying").exists)
         answer("stop")
         default_server.wait(timeout=20)
-        process.send_signal(signal.SIGINT)
-        errors = process.communicate(timeout=20)[1]
-        assert process.returncode == 130
-        assert "could not be cancelled now" in errors and "palpable cancel " in errors
+        os.close(leader)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=20) == 128 + signal.SIGHUP
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_server_that_stays_away_is_told_with_what_becomes_of_the_task(
@@ -281,6 +334,31 @@ def test_a_server_that_stays_away_is_told_with_what_becomes_of_the_task(
     output, errors = capfd.readouterr()
     assert not output and errors.count("\n") == 1
     assert f"palpable wait {client.tasks()[0].task_id}" in errors
+
+
+def test_an_exception_of_a_class_that_only_the_task_can_import_is_said_in_its_own_words(project: Path) -> None:
+    (project / "own.py").write_text(
+        "class Mine(Exception): ...\n"
+        "class Outer:\n    class Inner(Mine): ...\n"
+        "def fail(inner=False):\n    raise (Outer.Inner if inner else Mine)('no money')\n"
+    )
+    for args, name in (("[]", "own.Mine"), ("[true]", "own.Outer.Inner")):
+        result = palpable("run", "own:fail", "--args", args, folder=project)
+        assert result.returncode == 1
+        assert result.stderr.startswith("Traceback") and "own.py" in result.stderr
+        assert result.stderr.splitlines()[-1].endswith(f"failed: {name}: no money")
+
+
+@pytest.mark.parametrize(("text", "shown"), [("nan", "nan"), ("-inf", "-inf")])
+def test_what_json_has_no_number_for_is_its_repr(text: str, shown: str) -> None:
+    args = ["builtins:float", "--args", json.dumps([text])]
+    assert answer("run", *args) == f"{shown}\n"
+    ended = json.loads(answer("run", "--json", *args))
+    assert ended["result_repr"] == shown and "result" not in ended
+    task_id = ended["task_id"]
+    assert f"result      {shown}\n" in answer("show", task_id)
+    assert json.loads(answer("show", "--json", task_id))["result_repr"] == shown
+    assert {json.loads(line)["result_repr"] for line in answer("export").splitlines()} == {shown}
 
 
 def test_a_detached_task_goes_on(project: Path, tmp_path: Path, client: Client) -> None:

@@ -17,11 +17,19 @@ class Point:
     x: int
 
 
+@dataclasses.dataclass
+class Measure:
+    x: float
+
+
 class Array:
     """As numpy's, as far as JSON sees it."""
 
-    def tolist(self) -> list[int]:
-        return [1, 2]
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def tolist(self) -> list[float]:
+        return list(self.values)
 
 
 class Hostile:
@@ -38,12 +46,13 @@ def without_addresses(value: object) -> str:
     ("value", "text"),
     [
         (None, "null"),
-        (math.nan, "null"),
+        ([2.5, -0.0, 1e300, 2**70], "[2.5,-0.0,1e300,1180591620717411303424]"),
         ({"a": (1, 2.5)}, '{"a":[1,2.5]}'),
-        ({1: "ä"}, '{"1":"ä"}'),
+        ({1: "ä", 2.5: "ö"}, '{"1":"ä","2.5":"ö"}'),
+        ({"a": {1: 2}, "b": {1: 2}}, '{"a":{"1":2},"b":{"1":2}}'),
         ({3}, "[3]"),
         (Point(1), '{"x":1}'),
-        ([Array()], "[[1,2]]"),
+        ([Array(1, 2)], "[[1,2]]"),
         (datetime.date(2026, 1, 2), '"2026-01-02"'),
     ],
     ids=without_addresses,
@@ -59,10 +68,34 @@ def _circle() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "value", [1j, object(), b"bytes", {(1, 2): 3}, _circle(), Hostile(), Array], ids=without_addresses
+    "value",
+    [1j, object(), {(1, 2): 3}, _circle(), Hostile(), Array],
+    ids=without_addresses,
 )
 def test_what_is_no_json_is_a_type_or_value_error(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
+        encode_json(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        [1.0, {"a": (-math.inf,)}],
+        {math.nan: 1},
+        Measure(math.inf),
+        {"a": Array(1, math.nan)},
+        b"bytes",
+        [b"bytes"],
+        {"a": bytearray(b"bytes")},
+        {b"bytes": 1},
+        {1: 2, "1": 3},
+        [{datetime.date(2026, 1, 2): 1, "2026-01-02": 2}],
+    ],
+    ids=without_addresses,
+)
+def test_what_would_be_read_as_something_else_is_no_json(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"JSON"):
         encode_json(value)
 
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from palpable._cli.ending import NotAsked
+from palpable._cli.ending import NotAsked, say_at_end, without_next_call
 from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.signals import ending_by_exception
 from palpable._cli.task_options import TaskChoice, check_path, is_here, task_options
+from palpable._cli.task_table import UNFINISHED
+from palpable.units.task_exceptions import ServerUnreachable
 
 if TYPE_CHECKING:
-    from palpable._cli.line_map import Line
+    from palpable._cli.line_map import Line, LineMap
+    from palpable._wire.messages import TaskReport
 
 LINES_PER_WORKER = 64
 """Read ahead: enough to keep workers busy with tasks of microseconds."""
+NAMED_MAX = 20
+"""Of more tasks not every id is said, but what all of them begin with."""
+PREFIX_LENGTH = 20
+"""What the ids of all tasks of a process, and of no others, begin with: see `new_task_id`."""
 
 
 @click.command()
@@ -90,15 +97,54 @@ def command(
             is_ordered=not unordered,
             before_waiting=sys.stdout.flush,
         )
-        with closing(lines), _bar(progress, path) as on_progress:
+        with _closing(lines), _bar(progress, path) as on_progress:
             for count, line in enumerate(lines, 1):
-                error = line.future.exception()
-                if error is not None:
-                    return _fail(line, error, as_json=as_json)
+                report = line.report()
+                if report.outcome != "succeeded":
+                    return _fail(line, report, as_json=as_json)
                 sys.stdout.write(_as_line(line, as_json=as_json))
                 if on_progress is not None:
                     on_progress(count)
     return 0
+
+
+@contextmanager
+def _closing(lines: LineMap) -> Iterator[None]:
+    """Close at the end, and say which tasks are still on the server: who calls again would have them twice."""
+    try:
+        yield
+    except ServerUnreachable as error:
+        left = lines.close()
+        if not left:
+            raise
+        raise NotAsked(
+            f"{without_next_call(error)} What it had accepted, {_count(left)} at most, is kept, and run by the next "
+            f"server on the same store. To have it not run: {_cancelling(left)}"
+        ) from None
+    except BaseException:
+        _say_left(lines.close())
+        raise
+    else:
+        _say_left(lines.close())
+
+
+def _say_left(task_ids: list[str]) -> None:
+    if task_ids:
+        what = f"{_count(task_ids)} could not be cancelled now"
+        say_at_end(f"palpable: {what}. When the server is back: {_cancelling(task_ids)}")
+
+
+def _count(task_ids: list[str]) -> str:
+    return "1 task" if len(task_ids) == 1 else f"{len(task_ids)} tasks"
+
+
+def _cancelling(task_ids: list[str]) -> str:
+    """Return the command that cancels these tasks."""
+    prefixes = {task_id[:PREFIX_LENGTH] for task_id in task_ids}
+    if len(task_ids) <= NAMED_MAX or len(prefixes) > 1:
+        return f"palpable cancel {' '.join(task_ids)}"
+    states = " ".join(f"--state {state}" for state in UNFINISHED)
+    return f"palpable tasks {states} --limit 1000000 | grep -o '^{prefixes.pop()}[0-9a-f]*' | xargs palpable cancel"
 
 
 def _params(*, is_text: bool) -> Iterator[tuple[int, Any]]:
@@ -127,18 +173,21 @@ def _as_line(line: Line, *, as_json: bool) -> str:
     return f"{bytes(encoded).decode()}\n"
 
 
-def _fail(line: Line, error: BaseException, *, as_json: bool) -> int:
+def _fail(line: Line, report: TaskReport, *, as_json: bool) -> int:
     """Say what became of a line; return the exit code."""
-    from palpable._cli.outcomes import error_exit_code, say_error
+    from palpable._cli.outcomes import error_of, exit_code_of, say_failure
     from palpable._wire.error_names import class_name
 
-    exit_code = error_exit_code(error)
+    exit_code = exit_code_of(report)
     if as_json:
-        name = class_name(type(error)).removeprefix("builtins.")
-        what = {"error_type": name, "error_message": str(error), "exit_code": exit_code}
-        print_json({"line": line.number, "task_id": line.future.task_id, **what})
+        error_type, message = report.error_type, report.error_message
+        if report.outcome != "error":
+            error = error_of(report)
+            error_type, message = class_name(type(error)), str(error)
+        what = {"error_type": error_type, "error_message": message, "exit_code": exit_code}
+        print_json({"line": line.number, "task_id": report.task_id, **what})
     else:
-        say_error(error, f"line {line.number}: ")
+        say_failure(report, f"line {line.number}: ")
     return exit_code
 
 

@@ -17,7 +17,8 @@ from palpable._cli.task_ids import task_id_argument
 def command(server: ServerChoice, task_ids: tuple[str, ...], as_json: bool) -> int:
     """Submit again what failed or was cancelled, each as a new task with the same options, and print the new ids.
 
-    The old task stays as it ended. The exit code is 1 if nothing could be submitted again.
+    It runs at once: what was delayed is not delayed again. The old task stays as it ended. The exit code is 1 if
+    nothing could be submitted again.
 
     \b
     Examples:

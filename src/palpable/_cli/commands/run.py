@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from palpable._cli.ending import INTERRUPTED, NotAsked
+from palpable._cli.ending import INTERRUPTED, NotAsked, say_at_end, without_next_call
 from palpable._cli.output import json_option, print_json
 from palpable._cli.server_options import ServerChoice, server_options
 from palpable._cli.signals import ending_by_exception
@@ -109,14 +109,17 @@ def command(
         except BaseException as error:
             # With a key others may wait for the same task.
             is_cancelled = key is None and cancel_soon(connection, [task_id])
-            if isinstance(error, KeyboardInterrupt):
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            if is_interrupt or (isinstance(error, SystemExit) and not is_cancelled):
                 fate = _fate(task_id, has_key=key is not None, is_cancelled=is_cancelled)
-                click.echo(f"palpable: task {task_id} {fate}.", err=True)
+                say_at_end(f"palpable: task {task_id} {fate}.")
+            if is_interrupt:
                 return INTERRUPTED
             is_kept = is_accepted and not is_cancelled and connection.info.get("is_durable")
             if isinstance(error, ServerUnreachable) and is_kept:
                 raise NotAsked(
-                    f"{error} The task is kept, and run by the next server on the same store: palpable wait {task_id}"
+                    f"{without_next_call(error)} The task is kept, and run by the next server on the same store: "
+                    f"palpable wait {task_id}"
                 ) from None
             raise
     if detach:
@@ -195,7 +198,7 @@ def _show(report: TaskReport, *, is_command: bool, as_json: bool) -> int:
     if as_json:
         print_json(report_object(report))
     elif report.outcome != "succeeded":
-        say_failure(report)
+        say_failure(report, f"task {report.task_id} failed: " if report.outcome == "error" else "")
     elif not is_command:
         fields = result_fields(report)
         if "result_error" in fields:

@@ -168,7 +168,7 @@ def command(
                 tls=None if tls_certificate is None else (tls_certificate, tls_key),
                 allow_plaintext=allow_plaintext,
             )
-            _serve(server, where, announce)
+            _serve(server, where, announce, lambda: has_listened)
         finally:
             if has_listened:
                 where.close()
@@ -176,7 +176,10 @@ def command(
                 where.withdraw()
 
 
-def _serve(server: Server, where: ServingAddress, on_listening: Callable[[Any], None]) -> None:
+def _serve(
+    server: Server, where: ServingAddress, on_listening: Callable[[Any], None], has_listened: Callable[[], bool]
+) -> None:
+    from palpable.servants.process_pool import NoZygote
     from palpable.servants.server_process import collect_rarely
 
     try:
@@ -184,12 +187,21 @@ def _serve(server: Server, where: ServingAddress, on_listening: Callable[[Any], 
         server.serve(on_listening=on_listening)
     except OSError as error:
         raise where.refused(error) from None
+    except NoZygote as error:  # each of them has said on stderr why it ended
+        raise Failure(f"{_sentence(error)} Without them nothing runs, so the server has ended.") from None
     except StoreBroken as error:
+        if has_listened():
+            raise Failure(_sentence(error)) from None
         if where.is_taken():  # by the server that has the store, most likely: that is the better advice
             raise where.refused(OSError(errno.EADDRINUSE, "")) from None
-        raise Failure(f"{error} To keep nothing: --store none.") from None
+        raise Failure(f"{_sentence(error)} To keep nothing: --store none.") from None
     finally:
         server.close()
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _make_server(where: ServingAddress, **settings: Any) -> Server:
@@ -209,6 +221,8 @@ def _make_server(where: ServingAddress, **settings: Any) -> Server:
 def _store_path(store: str | None) -> str | None:
     if store == "none":
         return None
+    if store == ":memory:":  # said in the words of the command line
+        raise click.UsageError("--store is the path of a file. To keep everything in memory: --store none")
     try:
         return str(default_store(create=True)) if store is None else store
     except OSError as error:
