@@ -372,3 +372,48 @@ def test_leaving_a_stream_cancels_the_rest_although_large_results_are_unread(tmp
         assert len(next(results)) == 20_000_000
         results.close()
         wait_until(lambda: not other.tasks(state="running"))
+
+
+@pytest.mark.parametrize("call", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("isolation", ["task", "worker"])
+def test_threads_may_share_a_stream(client: Client, call: str, isolation: Any) -> None:
+    results = getattr(client.options(isolation=isolation), call)(tasks.double, range(60))
+    found: list[list[Any]] = [[], [], []]
+    threads = [threading.Thread(target=lambda part=part: part.extend(results)) for part in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(itertools.chain.from_iterable(found)) == list(range(0, 120, 2))
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_source_that_asks_for_a_result_of_its_own_stream_is_refused(client: Client, progress: bool) -> None:
+    def params() -> Iterator[int]:
+        yield 1
+        yield next(results)
+        yield 3
+
+    results = client.imap(tasks.double, params(), window=4, progress=progress)
+    found: list[int] = []
+    with pytest.raises(ValueError, match="generator already executing"):
+        found.extend(results)
+    assert found == [2]
+
+
+def test_an_asynchronous_source_that_asks_for_a_result_of_its_own_stream_is_refused(server: Server) -> None:
+    async def main() -> list[int]:
+        async def params() -> AsyncIterator[int]:
+            yield 1
+            yield await anext(results)
+            yield 3
+
+        async with AsyncClient(server.address, server.family, server.authkey) as client:
+            results = client.imap(tasks.double, params(), window=4)
+            found: list[int] = []
+            with pytest.raises(RuntimeError, match="already running"):
+                async for result in results:
+                    found.append(result)
+            return found
+
+    assert asyncio.run(main()) == [2]

@@ -136,7 +136,8 @@ class TaskCalls:
         """Yield `function(param)` for each of `params`, in order, as they come; `params` may be endless.
 
         It reads no further ahead than `window`. Closing or dropping the generator cancels what it has submitted. An
-        error of the function, or of `params`, is raised in its place, and ends it.
+        error of the function, or of `params`, is raised in its place, and ends it. Threads may share it: each result
+        goes to one of them.
 
         Args:
             window: tasks that may be under way, or done and not yielded, at most; None: four for each worker. A chunk
