@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from palpable import Client, MapFunction, RunFunction, Server, Task, current_task
+from palpable import AsyncClient, Client, Executor, MapFunction, RunFunction, Server, Task, current_task
 from palpable.units.task_exceptions import PalpableError, TaskCrashed, TaskTimeout
 from support import tasks
 from support.processes import wait_gone
@@ -286,3 +289,123 @@ def test_sub_tasks_that_end_with_their_client_end_with_the_process_of_their_pare
 
     task_id = client.submit(parent).result(20)
     wait_until(lambda: [task.state for task in client.tasks() if task.task_id == task_id] == ["cancelled"])
+
+
+# --- other servers ------------------------------------------------------------------------------------------------
+
+
+def _calls(client: Client) -> list[Any]:
+    """Every way to wait for results."""
+    running = client.submit(tasks.double, 6)
+    assert concurrent.futures.wait([running], timeout=20).done
+    return [
+        client.run(tasks.double, 1),
+        client.map(tasks.double, [2, 3]),
+        list(client.imap(tasks.double, [4])),
+        client.submit(tasks.double, 5).result(20),
+        running.result(),
+        client.run_procedure(RunFunction(tasks.double, 7), waiting_seconds=-1).data,
+        client.result(client.submit(tasks.double, 8).task_id, timeout_seconds=20),
+    ]
+
+
+ANSWERS_TO_CALLS = [2, [4, 6], [8], 10, 12, 14, 16]
+
+
+def test_a_task_has_an_executor_with_a_server_of_its_own(each_isolation: Client) -> None:
+    def parent() -> tuple[int, list[int]]:
+        with Executor(1) as executor:
+            return executor.submit(tasks.double, 3).result(20), list(executor.map(tasks.double, [1, 2]))
+
+    assert each_isolation.submit(parent).result(40) == (6, [2, 4])
+
+
+def test_a_task_has_a_server_of_its_own_whose_tasks_have_sub_tasks(each_isolation: Client) -> None:
+    def parent() -> Any:
+        with Server(num_workers=1) as server, server.client() as client:
+            return _calls(client), client.run(tasks.fib, 4)
+
+    assert each_isolation.submit(parent).result(40) == (ANSWERS_TO_CALLS, 3)
+
+
+def test_a_task_is_a_client_like_all_others_of_another_server(server: Server, each_isolation: Client) -> None:
+    def parent(door: Any) -> list[Any]:
+        with Client(*door) as client:
+            return _calls(client)
+
+    for _ in range(2):  # in worker mode, in one process
+        assert each_isolation.submit(parent, _door(server)).result(40) == ANSWERS_TO_CALLS
+
+
+def test_a_task_awaits_tasks_of_another_server_and_of_its_own(
+    server: Server, lone_server: Server, each_isolation: Client
+) -> None:
+    async def call(door: Any) -> tuple[int, list[int], int]:
+        async with AsyncClient(*door) as client:
+            return (
+                await client.run(tasks.double, 1),
+                await client.map(tasks.double, [2, 3]),
+                await (await client.submit(tasks.double, 4)),
+            )
+
+    def parent(door: Any) -> Any:
+        return asyncio.run(call(door))
+
+    for door in (_door(server), _door(lone_server)):
+        assert each_isolation.submit(parent, door).result(40) == (2, [4, 6], 8)
+
+
+def test_a_program_that_a_task_starts_has_a_server_of_its_own(each_isolation: Client) -> None:
+    code = """
+from palpable import Executor, Server
+with Executor(1) as executor, Server(num_workers=1) as server, server.client() as client:
+    print(executor.submit(abs, -3).result(20), client.run(abs, -4))
+"""
+
+    def parent() -> str:
+        return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert each_isolation.submit(parent).result(40) == "3 4\n"
+
+
+def test_a_program_that_a_task_starts_frees_the_slot_while_it_waits_on_the_server_of_the_task(
+    lone_server: Server, each_isolation: Client
+) -> None:
+    code = """
+import ast, sys
+from palpable import Client
+address, family, authkey = ast.literal_eval(sys.argv[1])
+with Client(address, family, authkey) as client:
+    print(client.run(abs, -3))
+"""
+
+    def parent(door: Any) -> str:
+        command = [sys.executable, "-c", code, repr(door)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert each_isolation.submit(parent, _door(lone_server)).result(40) == "3\n"
+
+
+def test_what_a_task_submits_to_another_server_lives_on_after_it(server: Server, lone_client: Client) -> None:
+    def parent(door: Any) -> str:
+        with Client(*door) as client:
+            return client.options(delay_seconds=0.5).submit(tasks.double, 3).task_id
+
+    task_id = lone_client.submit(parent, _door(server)).result(20)
+    with server.client() as observer:
+        assert observer.result(task_id, timeout_seconds=20) == 6
+
+
+def test_modules_are_imported_for_a_server_inside_a_task_as_outside_of_tasks(
+    lone_client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "notes_where.py").write_text(
+        "import os\nSEEN = [os.environ.get(f'PALPABLE_TASK_{name}', '').strip() for name in ('ID', 'TOKEN')]\n"
+    )
+
+    def parent(folder: str) -> list[str]:
+        sys.path.insert(0, folder)
+        with Server(num_workers=1, preload=["notes_where"]) as server, server.client() as client:
+            return client.run(lambda _: sys.modules["notes_where"].SEEN, None)
+
+    assert lone_client.submit(parent, str(tmp_path)).result(40) == ["", ""]

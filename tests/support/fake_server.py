@@ -76,6 +76,7 @@ class FakeServer:
         hooks: by request type: called with (conversation, request) before the server does anything; returns True if it
             is to do nothing.
         is_holding: tasks are accepted, and run only when `release` is called.
+        task_token: what it gives its tasks; by it a client shows that it speaks from inside one.
     """
 
     def __init__(self, folder: Path, authkey: bytes = b"key", **info: Any) -> None:
@@ -86,6 +87,7 @@ class FakeServer:
         self.hooks: dict[type, Callable[[Conversation, Any], bool | None]] = {}
         self.conversations: list[Conversation] = []
         self.is_holding = False
+        self.task_token = "token"
         self.reports: dict[str, TaskReport] = {}
         self.executed: list[str] = []
         self._held: list[tuple[Conversation, list[TaskRequest]]] = []
@@ -180,7 +182,7 @@ class FakeServer:
                 return  # the client is gone
 
     def _shake_hands(self, conversation: Conversation) -> bool:
-        handshake = ServerHandshake(self.authkey, self.info)
+        handshake = ServerHandshake(self.authkey, self.info, self.task_token)
         for message in self._messages(conversation, HandshakeToServer):
             conversation.send(handshake.answer(message))
             conversation.inside_task = handshake.inside_task

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from palpable._connection.address import Address
 from palpable._connection.async_link import AsyncLink
 from palpable._connection.broken import broken
-from palpable._connection.inside import current_task_id, identity
+from palpable._connection.inside import current_task_id
 from palpable._connection.outbox import FRAME_OVERHEAD_BYTES, Delivery
 from palpable._connection.pending import Pending
 from palpable._connection.reconnecting import delays, seconds_to_try
@@ -96,7 +96,6 @@ class AsyncConnection:
         dial: Callable[[], Awaitable[AsyncLink]],
         reconnect_seconds: float | None,
     ) -> None:
-        task_id, token = identity()
         self._loop = asyncio.get_running_loop()
         self._address = address
         self._dial = dial
@@ -109,8 +108,8 @@ class AsyncConnection:
         self._until = 0.0
         self._is_first_try = True
         self._reconnecting: asyncio.Task[None] | None = None
-        self.is_inside_task = bool(task_id and token)
-        self._task_id = task_id if token else ""
+        self._task_id = link.inside_task
+        self.is_inside_task = bool(link.inside_task)
         self._learn(link.info)
         self._link = link
         link.serve(self._pending, self._on_break)
@@ -316,7 +315,7 @@ class AsyncConnection:
             is_new: somebody calls anew; this is no further try to save what is expected.
         """
         server_id = self.info.get("server_id")
-        is_ours = self._loop is asyncio.get_running_loop() and not self.is_inside_task
+        is_ours = self._loop is asyncio.get_running_loop() and not self.is_inside_task and not link.inside_task
         if self._broken or not is_ours or not server_id or link.info.get("server_id") != server_id:
             return False
         if not self._link.broken:

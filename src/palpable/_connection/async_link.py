@@ -52,6 +52,8 @@ class AsyncLink(asyncio.Protocol):
         self.broken = ""
         """Why it is, if it is."""
         self.info: Mapping[str, Any] = {}
+        self.inside_task = ""
+        """The task this process runs, or was started by, if it is one of that server's."""
         self.proven: asyncio.Future[None] = self._loop.create_future()
         """Done when the handshake is."""
 
@@ -112,7 +114,7 @@ class AsyncLink(asyncio.Protocol):
             self._transport.write(bytes(encode_frame(answer)))
             return
         assert self._handshake.welcome is not None
-        self.info = self._handshake.welcome.server
+        self.info, self.inside_task = self._handshake.welcome.server, self._handshake.inside_task
         self._handshake = None
         self._reader = FrameReader(ServerAnswer, limit_bytes=(1 << 32) - 1)
         if not self.proven.done():

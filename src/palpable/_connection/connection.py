@@ -624,6 +624,8 @@ class Connection:
         server_id = self.info.get("server_id")
         if self._broken or not server_id or proven.info.get("server_id") != server_id:
             return False
+        if proven.inside_task:
+            return False  # what waits on a socket of a task's has to say so, and this connection would not
         if isinstance(proven.stream, socket.socket) is not self._is_direct:
             return False
         link = self._new_link(proven.stream, proven.reader.take_rest())

@@ -56,12 +56,11 @@ def dial(address: Address, authkey: bytes, tls: Tls = None, again: Again | None 
 
 def connection_over(proven: Proven, address: Address, again: Again | None = None) -> Connection:
     """Return a connection over a socket that `prove` made."""
-    task_id, token = identity()
     return Connection(
         proven.stream,
         reader=proven.reader,
-        inside_task=bool(task_id and token),
-        task_id=task_id if token else "",
+        inside_task=bool(proven.inside_task),
+        task_id=proven.inside_task,
         info=proven.info,
         address=address.url,
         read_by_callers=isinstance(proven.stream, socket.socket),
@@ -210,8 +209,7 @@ def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:
 
 def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) -> Proven:
     """Do the handshake. Closes the stream if it fails."""
-    task_id, token = identity()
-    handshake = ClientHandshake(authkey, task_id, token)
+    handshake = ClientHandshake(authkey, *identity())
     reader: FrameReader[Any] = FrameReader(HandshakeToClient, limit_bytes=HANDSHAKE_LIMIT_BYTES)
     deadline = time.monotonic() + CONNECT_SECONDS
     try:
@@ -223,7 +221,7 @@ def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) 
                     _send_all(stream, encode_frame(answer))
         if isinstance(stream, socket.socket):
             stream.settimeout(None)
-        return Proven(stream, reader, handshake.welcome.server)
+        return Proven(stream, reader, handshake.welcome.server, handshake.inside_task)
     except BaseException as error:
         stream.close()
         if isinstance(error, FrameError):

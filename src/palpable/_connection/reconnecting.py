@@ -37,6 +37,8 @@ class Proven(NamedTuple):
     reader: FrameReader[Any]
     info: Mapping[str, Any]
     """What the server says of itself."""
+    inside_task: str = ""
+    """The task this process runs, or was started by, if it is one of that server's."""
 
 
 class Again(NamedTuple):

@@ -3,12 +3,16 @@
     client                                    server
     Hello: version, nonce               -->
                                         <--   Challenge: nonce, the server's proof   (or Refused)
-    Proof: the client's proof           -->
+    Proof: the client's proof           -->      (and that of the task it runs in, if it does)
                                         <--   Welcome: what the client should know   (or Refused)
 
 A proof is HMAC-SHA-256 under the authkey over the role that makes it, the version, both nonces, and what the client
 said of itself. So a proof can't be sent back to its maker (the roles differ), nor used again (the nonces differ), nor
 can the Hello be changed on the way. The key never travels. Proofs are compared in constant time.
+
+A client that runs in a task, or was started by one, can't know yet whether the server is that of its task. It proves
+that likewise, under the token of the task: only the task's own server has that token too. The Welcome says whether it
+is; to any other server it is a client like all others, and no other server learns the token.
 
 Prior art: challenge and response as in `multiprocessing.connection`; here mutual in four messages, with the version
 inside the proof, and no choice of digest.
@@ -41,9 +45,7 @@ class Hello(Message, frozen=True, tag="hello"):
     palpable_version: str
     nonce: bytes
     inside_task: str = ""
-    """The id of the task whose code makes this connection, if it is one of this server's."""
-    inside_token: str = ""
-    """What that task's process was given to show that it is that task's."""
+    """The id of the task whose code makes this connection. It may be a task of another server."""
 
 
 class Challenge(Message, frozen=True, tag="challenge"):
@@ -57,12 +59,16 @@ class Proof(Message, frozen=True, tag="proof"):
     """Client: its proof. The server accepts nothing else now."""
 
     proof: bytes
+    inside_proof: bytes = b""
+    """Made with the token of the task that the Hello names."""
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
     """Server: the handshake is done."""
 
     server: dict[str, Any]
+    is_inside_task: bool = False
+    """Whether the task that the Hello names is one of this server's, and the client has proven that it runs there."""
 
 
 class Refused(Message, frozen=True, tag="refused"):
@@ -82,8 +88,8 @@ class ClientHandshake:
 
     Args:
         authkey: the key both sides hold.
-        inside_task: the id of the task this runs in; "" outside of tasks.
-        inside_token: the token of that task.
+        inside_task: the id of the task this runs in, of whichever server; "" outside of tasks.
+        inside_token: the token of that task. Without it nothing is said of the task.
 
     Raises:
         TypeError: the key is not bytes.
@@ -101,12 +107,17 @@ class ClientHandshake:
             version=PROTOCOL_VERSION,
             palpable_version=palpable.__version__,
             nonce=os.urandom(_NONCE_BYTES),
-            inside_task=inside_task,
-            inside_token=inside_token,
+            inside_task=inside_task if inside_token else "",
         )
+        self._inside_token = inside_token if inside_task else ""
         self._has_proven = False
         self.welcome: Welcome | None = None
         """The server's last word, once it has come."""
+
+    @property
+    def inside_task(self) -> str:
+        """The id of the task this runs in, if it is one of this server's; "" before the server has said so."""
+        return self._hello.inside_task if self.welcome is not None and self.welcome.is_inside_task else ""
 
     def hello(self) -> Hello:
         """Return the first message."""
@@ -141,7 +152,10 @@ class ClientHandshake:
                 "address, and the key (authkey, PALPABLE_AUTHKEY or the key file)."
             )
         self._has_proven = True
-        return Proof(proof=_proof(self._authkey, b"client", self._hello, challenge.nonce))
+        return Proof(
+            proof=_proof(self._authkey, b"client", self._hello, challenge.nonce),
+            inside_proof=_inside_proof(self._inside_token, self._hello, challenge.nonce),
+        )
 
 
 class ServerHandshake:
@@ -150,29 +164,24 @@ class ServerHandshake:
     Args:
         authkey: the key both sides hold.
         info: what a client should know of the server; sent in `Welcome`.
+        task_token: what this server gives its tasks, for their proofs; "": it has no tasks.
 
     Raises:
         TypeError: the key is not bytes.
     """
 
-    def __init__(self, authkey: bytes, info: dict[str, Any]) -> None:
+    def __init__(self, authkey: bytes, info: dict[str, Any], task_token: str = "") -> None:
         self._authkey = checked_authkey(authkey)
         self._info = info
+        self._task_token = task_token
         self._nonce = os.urandom(_NONCE_BYTES)
         self._hello: Hello | None = None
         self.is_done = False
         """Whether the client has proven itself, and requests may follow."""
         self.is_refused = False
         """Whether the answer given was a refusal: send it, then close."""
-
-    @property
-    def inside_task(self) -> str:
-        """The id of the task the client says it runs in. To be believed only together with `inside_token`."""
-        return self._hello.inside_task if self._hello else ""
-
-    @property
-    def inside_token(self) -> str:
-        return self._hello.inside_token if self._hello else ""
+        self.inside_task = ""
+        """The id of the task that the client has proven to run in."""
 
     def answer(self, message: Hello | Proof) -> Challenge | Welcome | Refused:
         """Return what to send back. Never raises."""
@@ -203,7 +212,10 @@ class ServerHandshake:
                 "the authkey is not the server's. Check it (authkey, PALPABLE_AUTHKEY or the key file).",
             )
         self.is_done = True
-        return Welcome(server=self._info)
+        inside_proof = _inside_proof(self._task_token, hello, self._nonce)
+        if inside_proof and hmac.compare_digest(message.inside_proof, inside_proof):
+            self.inside_task = hello.inside_task
+        return Welcome(server=self._info, is_inside_task=bool(self.inside_task))
 
     def _refuse(self, error: type[Exception], message: str) -> Refused:
         self.is_refused = True
@@ -236,8 +248,12 @@ def _proof(authkey: bytes, role: bytes, hello: Hello, server_nonce: bytes) -> by
         server_nonce,
         hello.palpable_version.encode(),
         hello.inside_task.encode(),
-        hello.inside_token.encode(),
     )
     # Each part with its length, so that no two lists of parts make the same text.
     text = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
     return hmac.digest(authkey, text, "sha256")
+
+
+def _inside_proof(token: str, hello: Hello, server_nonce: bytes) -> bytes:
+    """Return the proof that its maker holds the token of the task which the Hello names; empty without these two."""
+    return _proof(token.encode(), b"task", hello, server_nonce) if token and hello.inside_task else b""

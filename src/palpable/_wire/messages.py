@@ -421,7 +421,8 @@ class TaskOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload: bytes
     timeout_seconds: float | None = None
     token: str = ""
-    """Proves to the server that a client speaks from inside this task; the task finds it in `PALPABLE_TASK_TOKEN`."""
+    """By it a client proves that it speaks from inside this task (`handshake`), which finds it in
+    `PALPABLE_TASK_TOKEN`."""
     name: str = ""
     """As in `TaskRequest`."""
 

@@ -6,7 +6,6 @@ Runs in: the server process.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections import deque
 from typing import Any, cast
@@ -37,7 +36,7 @@ WAITING_MAX = 4096
 
 
 class Admission:
-    """What sessions share: the key, what clients are told of the server, and who is connected."""
+    """What sessions share: the keys, what clients are told of the server, and who is connected."""
 
     def __init__(self, authkey: bytes, info: dict[str, Any], task_token: str, requests: Requests, limit: int) -> None:
         self.authkey = authkey
@@ -101,7 +100,9 @@ class ClientSession(asyncio.Protocol):
         """Whether results may be pushed to it."""
         self._is_paused = False
         self._admission = admission
-        self._handshake: ServerHandshake | None = ServerHandshake(admission.authkey, admission.info)
+        self._handshake: ServerHandshake | None = ServerHandshake(
+            admission.authkey, admission.info, admission.task_token
+        )
         self._handshake_reader: FrameReader[Any] = FrameReader(HandshakeToServer, limit_bytes=HANDSHAKE_LIMIT_BYTES)
         self._reader: FrameReader[Any] = FrameReader(ClientRequest, limit_bytes=admission.limit_bytes)
         self._transport: asyncio.Transport | None = None
@@ -186,8 +187,7 @@ class ClientSession(asyncio.Protocol):
                 self.close()
                 return
             if self._handshake.is_done:
-                if hmac.compare_digest(self._handshake.inside_token, self._admission.task_token):
-                    self.inside_task = self._handshake.inside_task
+                self.inside_task = self._handshake.inside_task
                 self._end_handshake()
                 self._admission.requests.manager.peers[self.connection_id] = self
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from palpable._connection.inside import TASK_ID_VARIABLE, TASK_TOKEN_VARIABLE
 from palpable._zygote.leftovers import SERVER_VARIABLE
 from palpable.servants.settings import usable_cores
 
@@ -28,6 +29,8 @@ def task_environment(num_workers: int, server_id: str) -> dict[str, str]:
     """
     environment = dict(os.environ)
     environment[SERVER_VARIABLE] = server_id
+    for name in (TASK_ID_VARIABLE, TASK_TOKEN_VARIABLE):
+        environment.pop(name, None)  # of the task in which this server runs, if it does; none of ours is in that one
     share = str(max(1, usable_cores() // num_workers))
     for name in THREAD_LIMITS:
         environment.setdefault(name, share)

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from palpable import Client, ServerUnreachable
-from palpable._wire.messages import BeginWait, CancelTasks, EndWait, RequestFailed, ResultsReceived, SubmitTasks
+from palpable._wire.messages import (
+    BeginWait,
+    CancelTasks,
+    EndWait,
+    RequestFailed,
+    ResultsReceived,
+    SubmitTasks,
+    WatchResults,
+)
 from support.fake_server import Conversation, FakeServer
 from support.wait import wait_until
 
@@ -443,6 +451,40 @@ def test_inside_a_task_a_refused_wait_is_raised(fake_server: FakeServer, fake_cl
     fake_server.hooks[BeginWait] = refuse
     with pytest.raises(WaitCycle, match="round and round"):
         fake_client.run(double, 1)
+
+
+@pytest.mark.usefixtures("inside_task")
+def test_inside_a_task_a_client_of_another_server_is_one_like_all_and_connects_again(
+    fake_server: FakeServer, fake_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_server.task_token = "another"
+    assert fake_client.run(double, 2) == 4
+    assert fake_client.map(double, [1, 2]) == [2, 4]
+    fake_server.hold()
+    future = fake_client.submit(double, 3)
+    waiter = concurrent.futures.ThreadPoolExecutor(1).submit(future.result, 10)
+    wait_until(lambda: fake_server.received_of(SubmitTasks)[-1].tasks[0].task_id == future.task_id)
+    fake_server.drop_connections()
+    wait_until(lambda: fake_server.received_of(WatchResults))
+    fake_server.release()
+    assert waiter.result() == 6
+    monkeypatch.setenv("PALPABLE_TASK_ID", "the next")
+    assert fake_client.run(double, 4) == 8
+    assert [conversation.inside_task for conversation in fake_server.conversations] == [""]
+    assert not fake_server.received_of(BeginWait)
+
+
+@pytest.mark.usefixtures("inside_task")
+def test_a_connection_of_no_task_does_not_go_on_over_a_socket_of_one(
+    fake_server: FakeServer, fake_client: Client
+) -> None:
+    fake_server.task_token = "another"
+    assert fake_client.run(double, 2) == 4
+    fake_server.task_token = "token"
+    fake_server.drop_connections()
+    wait_until(lambda: fake_client._get_connection().is_inside_task)
+    assert fake_client.run(double, 3) == 6
+    assert [len(wait.task_ids) for wait in fake_server.received_of(BeginWait)] == [1]
 
 
 def test_a_client_kept_from_one_task_to_the_next_speaks_for_the_next(

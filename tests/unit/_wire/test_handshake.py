@@ -43,13 +43,43 @@ def test_two_who_hold_the_key_meet() -> None:
     meet(client, server)
     assert client.welcome is not None and client.welcome.server == INFO
     assert server.is_done and not server.is_refused
-    assert (server.inside_task, server.inside_token) == ("", "")
+    assert (client.inside_task, server.inside_task) == ("", "")
 
 
-def test_a_client_inside_a_task_says_so() -> None:
-    server = ServerHandshake(KEY, INFO)
-    meet(ClientHandshake(KEY, "task", "token"), server)
-    assert (server.inside_task, server.inside_token) == ("task", "token")
+def test_both_know_of_a_client_inside_a_task_of_the_server() -> None:
+    client, server = ClientHandshake(KEY, "task", "token"), ServerHandshake(KEY, INFO, "token")
+    meet(client, server)
+    assert (client.inside_task, server.inside_task) == ("task", "task")
+
+
+@pytest.mark.parametrize(
+    ("inside", "server_token"),
+    [(("task", "token"), "another"), (("task", "token"), ""), (("task", ""), "token"), (("", "token"), "token")],
+)
+def test_a_client_inside_a_task_of_another_server_is_one_like_all(inside: tuple[str, str], server_token: str) -> None:
+    client, server = ClientHandshake(KEY, *inside), ServerHandshake(KEY, INFO, server_token)
+    meet(client, server)
+    assert client.welcome is not None and server.is_done
+    assert (client.inside_task, server.inside_task) == ("", "")
+
+
+def test_a_client_that_holds_no_token_is_in_no_task_whatever_it_says() -> None:
+    for proof in (b"", bytes(32)):
+        client, server = ClientHandshake(KEY, "task", "guessed"), ServerHandshake(KEY, INFO, "token")
+        challenge = server.answer(client.hello())
+        assert isinstance(challenge, Challenge)
+        said = client.answer(challenge)
+        assert said is not None
+        assert server.answer(msgspec.structs.replace(said, inside_proof=proof)) == Welcome(server=INFO)
+        assert server.inside_task == ""
+
+
+def test_the_token_of_a_task_is_told_to_nobody() -> None:
+    client, server = ClientHandshake(KEY, "task", "the token"), ServerHandshake(KEY, INFO, "the token")
+    hello = client.hello()
+    challenge = server.answer(hello)
+    assert isinstance(challenge, Challenge)
+    assert b"the token" not in encode_frame(hello) + encode_frame(client.answer(challenge))
 
 
 def test_a_client_with_a_wrong_key_sees_at_once_that_the_server_has_another() -> None:
@@ -103,9 +133,7 @@ def test_a_proof_cannot_be_sent_back_to_its_maker_nor_used_twice() -> None:
     assert isinstance(second.answer(proof), Welcome)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"inside_task": "another"}, {"inside_token": "t"}, {"palpable_version": "9"}, {"nonce": bytes(32)}]
-)
+@pytest.mark.parametrize("changes", [{"inside_task": "another"}, {"palpable_version": "9"}, {"nonce": bytes(32)}])
 def test_a_hello_changed_on_the_way_is_found_out(changes: dict[str, Any]) -> None:
     client, server = ClientHandshake(KEY), ServerHandshake(KEY, INFO)
     challenge = server.answer(msgspec.structs.replace(client.hello(), **changes))
@@ -115,8 +143,8 @@ def test_a_hello_changed_on_the_way_is_found_out(changes: dict[str, Any]) -> Non
 
 
 def test_parts_cannot_slide_into_each_other() -> None:
-    first = ClientHandshake(KEY, "ab", "c").hello()
-    second = msgspec.structs.replace(first, inside_task="a", inside_token="bc")
+    first = msgspec.structs.replace(ClientHandshake(KEY).hello(), palpable_version="ab", inside_task="c")
+    second = msgspec.structs.replace(first, palpable_version="a", inside_task="bc")
     assert handshake._proof(KEY, b"server", first, b"") != handshake._proof(KEY, b"server", second, b"")
 
 

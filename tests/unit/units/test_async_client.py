@@ -512,6 +512,47 @@ def test_inside_a_task_every_wait_is_told(fake_server: FakeServer, monkeypatch: 
     assert [len(wait.task_ids) for wait in fake_server.received_of(BeginWait)] == [2]
 
 
+def test_inside_a_task_a_client_of_another_server_is_one_like_all_and_connects_again(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALPABLE_TASK_ID", "parent")
+    monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
+    fake_server.task_token = "another"
+
+    async def work(client: AsyncClient) -> None:
+        fake_server.hold()
+        waiting = asyncio.create_task(client.map(double, [1, 2]))
+        await _until(lambda: fake_server.received_of(SubmitTasks))
+        fake_server.drop_connections()
+        await _until(lambda: fake_server.received_of(WatchResults))
+        fake_server.release()
+        assert await waiting == [2, 4]
+        monkeypatch.setenv("PALPABLE_TASK_ID", "the next")
+        assert await client.run(double, 4) == 8
+
+    _run(fake_server, work)
+    assert [conversation.inside_task for conversation in fake_server.conversations] == [""]
+    assert not fake_server.received_of(BeginWait)
+
+
+def test_a_connection_of_no_task_does_not_go_on_over_a_socket_of_one(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALPABLE_TASK_ID", "parent")
+    monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
+    fake_server.task_token = "another"
+
+    async def work(client: AsyncClient) -> None:
+        assert await client.run(double, 2) == 4
+        fake_server.task_token = "token"
+        fake_server.drop_connections()
+        await _until(lambda: client._shared.connection is not None and not client._shared.connection.is_usable)
+        assert await client.run(double, 3) == 6
+
+    _run(fake_server, work)
+    assert [len(wait.task_ids) for wait in fake_server.received_of(BeginWait)] == [1]
+
+
 # --- connections that break -----------------------------------------------------------------------------------------
 
 
