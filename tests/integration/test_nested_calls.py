@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from palpable import Client, Server, TaskFuture
 from support import tasks
+from support.wait import wait_until
 
 WAIT_SECONDS = 20.0
 
@@ -91,3 +93,21 @@ def test_a_handler_that_comes_again_and_again_uses_the_client_that_waits(client:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert set(answers) == {8}
+
+
+def test_a_call_in_the_middle_of_a_claim_is_read_for_by_the_thread_that_reads(client: Client, tmp_path: Path) -> None:
+    future = client.submit(tasks.block, str(tmp_path))
+    connection = client._get_connection()
+    wait_until(lambda: connection._leadership.is_in_background)
+    results: list[int] = []
+
+    def call() -> None:
+        with connection._leadership._lock:  # where a signal handler may come
+            results.append(client.run(tasks.double, 4))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
+    assert results == [8]
+    assert future.cancel() or future.done()

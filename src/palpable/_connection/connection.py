@@ -330,7 +330,7 @@ class Connection:
                     self._background.wake()  # it hands over to us, or sends and reads for us
                 # Only now: see the race in `waiting`.
                 if not is_done():
-                    blocked.sleep(left)
+                    self._leadership.sleep(blocked, left)
             else:
                 is_nested = is_nested or role is Role.NESTED
                 link = self.link

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 from palpable._connection.waiting import Blocked, Watched
 
@@ -82,6 +83,23 @@ class Leadership:
                 for one in watched:
                     one.watchers = (*one.watchers, blocked)
         return Role.FOLLOWER
+
+    def sleep(self, blocked: Blocked, timeout_seconds: float | None) -> None:
+        """Sleep as a follower, at most so long.
+
+        A signal handler may come while its thread holds the lock, and wait here. Whoever reads needs the lock to hand
+        over, so it is let go meanwhile, as by a `threading.Condition`. Where a handler can come in `claim` and `leave`,
+        nothing was looked at that is changed afterwards.
+        """
+        lock: Any = self._lock
+        if not lock._is_owned():
+            blocked.sleep(timeout_seconds)
+            return
+        held = lock._release_save()
+        try:
+            blocked.sleep(timeout_seconds)
+        finally:
+            lock._acquire_restore(held)
 
     def leave(self, blocked: Blocked) -> bool:
         """The caller no longer waits; return whether nobody is left to read."""

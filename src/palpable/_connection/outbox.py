@@ -21,7 +21,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal
 
 from palpable._connection.pending import Pending
@@ -43,6 +43,7 @@ in an acknowledgement costs the server as much as to take in a task."""
 SMALL_RESULT_BYTES = 1 << 12
 WATCHED_AT_ONCE = 5000
 """Ids in one `WatchResults`: some hundred kilobytes, which every server accepts."""
+NESTED_LOOK_SECONDS = 0.0005
 DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 """Not on Windows: there a send waits until everything is taken."""
 
@@ -385,6 +386,8 @@ class Outbox:
         # To acknowledge is what this is for when there is nothing else to send.
         acknowledge_from = ACKNOWLEDGE_AFTER if self.has_tasks else 1
         while self.has_tasks or self._owes(acknowledge_from):
+            if self._lock._is_owned():  # type: ignore[attr-defined]  # as `threading.Condition` asks, of any lock
+                self._wait_for_other_writer(me)
             try:
                 with self._lock:
                     writer = self._writer
@@ -408,6 +411,15 @@ class Outbox:
                 if self._writer is me:
                     self._writer = None
         return True
+
+    def _wait_for_other_writer(self, me: tuple[int]) -> None:
+        """Return when no other thread is in the middle of a flush.
+
+        For a thread that holds the lock further up its stack. Without it that other thread can't look once more, so it
+        will not send what we add.
+        """
+        while (writer := self._writer) is not None and writer != me:
+            sleep(NESTED_LOOK_SECONDS)
 
     def _send_first(self, send: Callable[[Any, int], int]) -> None:
         try:
