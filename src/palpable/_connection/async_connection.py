@@ -20,10 +20,11 @@ from palpable._connection.inside import current_task_id
 from palpable._connection.outbox import FRAME_OVERHEAD_BYTES, Delivery
 from palpable._connection.pending import Pending
 from palpable._connection.reconnecting import delays, seconds_to_try
+from palpable._connection.refusals import too_large
 from palpable._connection.shared_taker import submit_shared
 from palpable._connection.waiting import LogRequest, Request, ResultTaker
 from palpable._wire.messages import BeginWait, EndWait, Message, TaskOptions, TaskReport, TaskRequest
-from palpable.units.task_exceptions import PalpableError, PayloadTooLarge, ServerError, ServerUnreachable
+from palpable.units.task_exceptions import PalpableError, ServerError, ServerUnreachable
 
 ACCEPTANCE_SECONDS = 0.002
 """How often `close` looks whether everything is accepted."""
@@ -119,6 +120,10 @@ class AsyncConnection:
         self.info: Mapping[str, Any] = info
         self._max_task_bytes = int(info.get("max_payload_bytes") or 1 << 30) - FRAME_OVERHEAD_BYTES
 
+    def server_info(self) -> Mapping[str, Any]:
+        """Return what the server says of itself."""
+        return self.info
+
     # --- tasks and questions ----------------------------------------------------------------------------------------
 
     def submit(
@@ -139,12 +144,7 @@ class AsyncConnection:
             raise self._error(self._broken)
         size = len(request.payload) + len(function)
         if size > self._max_task_bytes:
-            limit = self._max_task_bytes + FRAME_OVERHEAD_BYTES
-            raise PayloadTooLarge(
-                f"{request.name or 'the task'} and its arguments take {size} bytes pickled; the server accepts {limit}",
-                size_bytes=size,
-                limit_bytes=limit,
-            )
+            raise too_large(request.name, size, self._max_task_bytes + FRAME_OVERHEAD_BYTES)
         future: asyncio.Future[TaskReport] = asyncio.Future(loop=self._loop)  # `create_future` is one call more
         if is_kept:
             self._add(request, function, options, None, needs_exit)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from palpable._connection.async_connection import AsyncConnection
 from palpable._connection.async_param_source import AsyncParamSource
+from palpable._connection.bulk import isolation_of, workers_of
 from palpable._connection.param_source import ParamSource
 from palpable._connection.window import Window
 from palpable._wire.chunk_failure import results_before
@@ -42,9 +43,8 @@ async def async_lazy_map(
         params: an iterator of either kind.
     """
     pickled = dumps_function(function)
-    is_single = chunksize == "auto" and (options.isolation or connection.info.get("isolation")) != "worker"
-    workers = int(connection.info.get("num_workers") or 1)
-    ahead: Window[_Chunk] = Window(workers, is_single=is_single, window=window, chunksize=chunksize)
+    is_single = chunksize == "auto" and isolation_of(connection, options) == "task"
+    ahead: Window[_Chunk] = Window(workers_of(connection), is_single=is_single, window=window, chunksize=chunksize)
     sizes, arrived = ahead.sizes, dict[_Chunk, None]()
     news = asyncio.Event()
     stream = AsyncParamSource(params, news.set) if isinstance(params, AsyncIterable) else None

@@ -7,9 +7,9 @@ one back, since a message would cost more than a small call does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from palpable._connection.connection import Connection
 from palpable._connection.questions import cancel_without_waiting
@@ -29,12 +29,19 @@ GATHER_BYTES = 1 << 14
 Report = Callable[[int], None]
 
 
-def workers_of(connection: Connection) -> int:
+class Informed(Protocol):
+    """A connection, of either kind."""
+
+    def server_info(self) -> Mapping[str, Any]:
+        """Return what the server says of itself."""
+
+
+def workers_of(connection: Informed) -> int:
     """Return how many workers the server has."""
     return int(connection.server_info().get("num_workers") or 1)
 
 
-def isolation_of(connection: Connection, options: TaskOptions) -> Literal["task", "worker"]:
+def isolation_of(connection: Informed, options: TaskOptions) -> Literal["task", "worker"]:
     """Return the isolation that tasks with these options get."""
     isolation = options.isolation or connection.server_info().get("isolation")
     return "worker" if isolation == "worker" else "task"

@@ -32,6 +32,7 @@ from palpable._connection.leadership import Leadership, Role
 from palpable._connection.link import Link
 from palpable._connection.outbox import FRAME_OVERHEAD_BYTES, Delivery, Outbox
 from palpable._connection.pending import Pending
+from palpable._connection.refusals import too_large
 from palpable._connection.waiting import Blocked, LogRequest, Request, ResultTaker, Watched
 from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader
 from palpable._wire.messages import (
@@ -42,7 +43,7 @@ from palpable._wire.messages import (
     TaskRequest,
     ToTaskProcess,
 )
-from palpable.units.task_exceptions import PayloadTooLarge, ServerError, ServerUnreachable
+from palpable.units.task_exceptions import ServerError, ServerUnreachable
 
 if TYPE_CHECKING:
     from palpable._connection.reconnecting import Again, Proven, Reconnecting
@@ -146,7 +147,7 @@ class Connection:
         """
         size = len(request.payload) + len(function)
         if size > self._max_task_bytes:
-            raise self._too_large(size, request.name)
+            raise too_large(request.name, size, self._max_task_bytes + FRAME_OVERHEAD_BYTES)
         if self._broken:
             raise self.error()
         try:
@@ -189,7 +190,7 @@ class Connection:
         """
         size = len(request.payload) + len(function)
         if size > self._max_task_bytes:
-            raise self._too_large(size, request.name)
+            raise too_large(request.name, size, self._max_task_bytes + FRAME_OVERHEAD_BYTES)
         if self._broken:
             raise self.error()
         delivery: Delivery = "none" if taker is None else "push"
@@ -201,15 +202,6 @@ class Connection:
             self.flush()
         if taker is None and self._reconnecting is not None:
             self._background.attend()  # perhaps nobody reads, and so nobody would see that it was not accepted
-
-    def _too_large(self, size: int, name: str) -> PayloadTooLarge:
-        limit = self._max_task_bytes + FRAME_OVERHEAD_BYTES
-        return PayloadTooLarge(
-            f"{name or 'the task'} and its arguments take {size} bytes pickled; the server accepts "
-            f"{limit}. Pass large data by file or database, or raise the server's limit.",
-            size_bytes=size,
-            limit_bytes=limit,
-        )
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

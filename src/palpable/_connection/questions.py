@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from palpable._connection.refusals import unknown_task
 from palpable._connection.task_waits import TaskWait, wait_for_tasks
 from palpable._wire.messages import (
     CancelTasks,
@@ -20,7 +21,6 @@ from palpable._wire.messages import (
     TaskReport,
     TasksCancelled,
 )
-from palpable.units.task_exceptions import UnknownTask
 
 if TYPE_CHECKING:
     from palpable._connection.connection import Connection
@@ -247,10 +247,7 @@ def _pieces(connection: Connection, task_id: str, *, follow: bool) -> Iterator[s
                 raise request.error
             for piece in request.take_pieces():
                 if not piece.is_known:
-                    raise UnknownTask(
-                        f"the server knows no task {task_id}: it never did, or its result expired or was taken",
-                        task_id=task_id,
-                    )
+                    raise unknown_task(task_id)
                 text = decode(piece.data, piece.is_last)
                 if text:
                     yield text

@@ -15,11 +15,12 @@ from palpable._connection import address as addresses
 from palpable._connection.async_connection import AsyncConnection
 from palpable._connection.async_lazy_map import async_lazy_map
 from palpable._connection.async_link import AsyncLink, open_link
-from palpable._connection.bulk import automatic_chunksize
+from palpable._connection.bulk import automatic_chunksize, isolation_of, workers_of
 from palpable._connection.checks import check_number, checked_names, checked_task_id, checked_task_ids
 from palpable._connection.dialing import check_tls, resolve_again
 from palpable._connection.questions import PAGE_TASKS
 from palpable._connection.reconnecting import delays, seconds_to_try
+from palpable._connection.refusals import unknown_task
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.messages import (
     CancelTasks,
@@ -42,7 +43,7 @@ from palpable._wire.payload import (
     name_of,
 )
 from palpable.units.async_chunks import cancel_tasks, run_chunks
-from palpable.units.async_task_future import AsyncTaskFuture, log_pieces, opened, unknown_task
+from palpable.units.async_task_future import AsyncTaskFuture, log_pieces, opened
 from palpable.units.option_levels import OptionLevels, check_has_no_key, client_levels, task_id_for_key
 from palpable.units.task import Task, new_task_id
 from palpable.units.task_calls import bar_for, check_callable, check_chunksize, count_of
@@ -139,11 +140,11 @@ class _AsyncCalls:
             return []
         pickled = dumps_function(function)
         connection = await self._get_connection()
-        is_single = chunksize == "auto" and _isolation(connection, options) == "task"
+        is_single = chunksize == "auto" and isolation_of(connection, options) == "task"
         size = 1 if is_single else chunksize
         with bar_for(progress, function, len(listed)) as on_progress:
             if not isinstance(size, int):
-                size = automatic_chunksize(len(listed), _workers(connection), is_watched=on_progress is not None)
+                size = automatic_chunksize(len(listed), workers_of(connection), is_watched=on_progress is not None)
             chunks = [listed[start : start + size] for start in range(0, len(listed), size)]
             futures = await run_chunks(connection, pickled, chunks, options, is_single=is_single, report=on_progress)
         values: list[T] = []
@@ -496,11 +497,3 @@ async def _query(connection: AsyncConnection, task_id: str, wait_seconds: float,
 
 def _new_task_id(options: TaskOptions) -> str:
     return task_id_for_key(options.idempotency_key) if options.idempotency_key else new_task_id()
-
-
-def _isolation(connection: AsyncConnection, options: TaskOptions) -> str:
-    return str(options.isolation or connection.info.get("isolation"))
-
-
-def _workers(connection: AsyncConnection) -> int:
-    return int(connection.info.get("num_workers") or 1)

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any, Generic, TypeVar
 
 from palpable._connection.async_connection import AsyncConnection
+from palpable._connection.refusals import unknown_task
 from palpable._wire.messages import CancelTasks, ListTasks, ReadLogs, StopReading, TaskInfo, TaskReport
 from palpable._wire.payload import exception_of, result_of
-from palpable.units.task_exceptions import UnknownTask
 
 T = TypeVar("T")
 
@@ -121,10 +121,3 @@ async def log_pieces(connection: AsyncConnection, task_id: str, *, follow: bool)
         connection.forget(request)
         if not request.is_done():
             connection.send(StopReading(request_id=request.request_id))
-
-
-def unknown_task(task_id: str) -> UnknownTask:
-    """Return what to raise of a task that the server does not know."""
-    return UnknownTask(
-        f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
-    )

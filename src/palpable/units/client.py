@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from palpable._connection import address as addresses
 from palpable._connection import inside, questions
 from palpable._connection.checks import check_number, checked_names, checked_task_id, checked_task_ids
+from palpable._connection.refusals import unknown_task
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.messages import DrainServer, GetStatus, QuitServer, TaskInfo
 from palpable._wire.payload import exception_of, result_of
@@ -318,9 +319,7 @@ class Client(_Calls):
         wait_seconds = -1.0 if timeout_seconds is None else float(timeout_seconds)
         (report,) = questions.query_results(self._get_connection(), [task_id], wait_seconds, take=False)
         if report is None:
-            raise UnknownTask(
-                f"the server knows no task {task_id}: it never did, or its result expired or was taken", task_id=task_id
-            )
+            raise unknown_task(task_id)
         if not report.outcome:
             raise TimeoutError(f"task {task_id} has not ended within {timeout_seconds:g} s")
         if report.outcome != "succeeded":

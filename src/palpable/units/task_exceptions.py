@@ -109,7 +109,10 @@ class TaskKilledByQuitSignal(TaskDidNotFinish):
 
 
 class TaskKilledByMonitoringError(TaskDidNotFinish):
-    """The task was ended because the server could no longer watch its process."""
+    """The task was ended because the server could no longer watch its process.
+
+    Nothing raises it any more: such a task ends with `TaskLost`. It is kept for programs of 0.0.11 that catch it.
+    """
 
 
 class TaskLost(TaskDidNotFinish):

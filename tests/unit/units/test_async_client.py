@@ -16,7 +16,9 @@ import pytest
 from palpable import (
     AsyncClient,
     AuthenticationFailed,
+    Client,
     NotPicklable,
+    PayloadTooLarge,
     Procedure,
     RunFunction,
     ServerUnreachable,
@@ -232,8 +234,11 @@ def test_cancelling_a_call_whose_results_nobody_wants_then_ends_its_tasks(
 def test_cancelling_who_awaits_a_call_leaves_its_task_alone(fake_server: FakeServer) -> None:
     async def work(client: AsyncClient) -> None:
         fake_server.hold()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.run(double, 4), 0.05)
+        waiting = asyncio.create_task(client.run(double, 4))
+        await _until(lambda: fake_server._held)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
         fake_server.release()
         assert await client.run(double, 1) == 2
         assert len(fake_server.executed) == 2
@@ -693,3 +698,12 @@ def test_a_client_that_is_closed_while_it_connects_stays_closed(
             await client.submit(double, 1)
 
     asyncio.run(main())
+
+
+def test_what_is_larger_than_the_server_accepts_is_refused_in_the_words_of_a_client(tmp_path: Path) -> None:
+    with FakeServer(tmp_path, max_payload_bytes=10_000) as server, Client(server.address, None, b"key") as client:
+        with pytest.raises(PayloadTooLarge) as told:
+            client.run(len, b"x" * 20_000)
+        with pytest.raises(PayloadTooLarge) as told_here:
+            _run(server, lambda client: client.run(len, b"x" * 20_000))
+    assert str(told_here.value) == str(told.value) and "Pass large data by file" in str(told.value)

@@ -36,13 +36,13 @@ def command(server: ServerChoice, task_id: str, as_json: bool) -> None:
       palpable show --json 5b1e0c4f8a9d4f21a3b0000000000001 | jq .result
     """
     from palpable._connection.questions import query_results, read_logs, task_info
-    from palpable.units.task_exceptions import UnknownTask
+    from palpable._connection.refusals import unknown_task
 
     with server.connection() as connection:
         (report,) = query_results(connection, [task_id], take=False)
         task = task_info(connection, task_id)
         if task is None:
-            raise UnknownTask(f"the server knows no task {task_id}: it never did, or has dropped it", task_id=task_id)
+            raise unknown_task(task_id)
         output = read_logs(connection, task_id)
     result = {} if report is None else result_fields(report)
     if as_json:

@@ -32,7 +32,7 @@ def command(server: ServerChoice, task_ids: tuple[str, ...], timeout: float | No
     """
     from palpable._cli.outcomes import describe_end, exit_code_of, report_object
     from palpable._connection.questions import query_results
-    from palpable.units.task_exceptions import UnknownTask
+    from palpable._connection.refusals import unknown_task
 
     deadline = None if timeout is None else time.monotonic() + timeout
     first_failure = 0
@@ -42,10 +42,7 @@ def command(server: ServerChoice, task_ids: tuple[str, ...], timeout: float | No
             left = -1.0 if deadline is None else max(deadline - time.monotonic(), 0.001)
             (report,) = query_results(client._get_connection(), [task_id], left, take=False)
             if report is None:
-                raise UnknownTask(
-                    f"the server knows no task {task_id}: it never did, or its result expired or was taken",
-                    task_id=task_id,
-                )
+                raise unknown_task(task_id)
             if as_json:
                 print_json(report_object(report))
             else:
