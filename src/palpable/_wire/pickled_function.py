@@ -119,7 +119,8 @@ def _remember(function: Callable[..., Any], held: HeldValues | None, pickled: Pi
     key = id(function)
     reference: Callable[[], Any]
     try:
-        reference = weakref.ref(function, lambda _: _cache.pop(key, None))
+        # Bound, and not looked up: at the end of the interpreter modules lose their names before the last functions go.
+        reference = weakref.ref(function, functools.partial(_cache.pop, key))
     except TypeError:  # `str.upper` and the like have none
 
         def reference() -> Any:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class PalpableError(Exception):
-    """The root of every error that Palpable itself raises."""
+    """The root of every error that Palpable itself raises. Takes what any exception takes."""
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: object = "", *details: object) -> None:
+        super().__init__(message, *details)
 
     def __str__(self) -> str:
         # Not each base's own idea of it: LookupError's children and OSError have different ones.
-        return str(self.args[0]) if self.args else ""
+        return str(self.args[0] if len(self.args) == 1 else self.args or "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException.__setstate__ sets every item as an attribute, so the cause can travel with the others.
@@ -82,8 +82,8 @@ class TaskDidNotFinish(PalpableError):
 
     def __init__(
         self,
-        message: str = "",
-        *,
+        message: object = "",
+        *details: object,
         task_id: str = "",
         exit_status: int | None = None,
         elapsed_seconds: float | None = None,
@@ -91,7 +91,7 @@ class TaskDidNotFinish(PalpableError):
         peak_memory_bytes: int | None = None,
         output_tail: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, *details)
         self.task_id = task_id
         self.exit_status = exit_status
         self.elapsed_seconds = elapsed_seconds
@@ -150,7 +150,7 @@ class ServerUnreachable(PalpableError, ConnectionError):
     """
 
     def __init__(self, message: str = "", *, address: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message)  # no more: OSError takes a second and a third argument for something else
         self.address = address
 
 
@@ -185,8 +185,8 @@ class UnknownTask(PalpableError, LookupError):
         task_id: which task; "" if not known.
     """
 
-    def __init__(self, message: str = "", *, task_id: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: object = "", *details: object, task_id: str = "") -> None:
+        super().__init__(message, *details)
         self.task_id = task_id
 
 
@@ -205,8 +205,10 @@ class PayloadTooLarge(PalpableError):
         limit_bytes: how many are accepted; None if not known.
     """
 
-    def __init__(self, message: str = "", *, size_bytes: int | None = None, limit_bytes: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: object = "", *details: object, size_bytes: int | None = None, limit_bytes: int | None = None
+    ) -> None:
+        super().__init__(message, *details)
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 

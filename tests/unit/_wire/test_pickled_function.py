@@ -262,6 +262,18 @@ def test_the_cache_keeps_no_function_alive() -> None:
     assert gone() is None and not pickled_function._cache
 
 
+def test_a_function_that_goes_when_the_module_has_lost_its_names_goes_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = notebook("f = lambda x: x")["f"]
+    dumps_function(function)
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    monkeypatch.setattr(pickled_function, "_cache", None)  # as at the end of the interpreter
+    del function
+    gc.collect()
+    monkeypatch.undo()
+    assert not complaints and not pickled_function._cache
+
+
 def test_the_cache_stays_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     functions = [notebook("f = lambda x: x")["f"] for _ in range(300)]
     for function in functions:

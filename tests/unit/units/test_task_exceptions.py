@@ -121,6 +121,22 @@ def test_facts_default_to_not_known() -> None:
     error = TaskTimeout("late")
     assert isinstance(error, TaskDidNotFinish)
     assert (error.task_id, error.exit_status, error.elapsed_seconds, error.output_tail) == ("", None, None, "")
+    assert TaskTimeout("late", 5, task_id="t").task_id == "t"
+
+
+class Shortage(TaskFailed):
+    """A user's own, without an `__init__`."""
+
+
+@pytest.mark.parametrize("error_class", [PalpableError, TaskFailed, TaskTimeout, TaskLost, ServerError, Shortage])
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps, dumps_for_caller])
+def test_an_error_takes_what_any_exception_takes(error_class: Any, dumps: Any) -> None:
+    error = error_class("why", 5, {"a": 1})
+    for one in (error, pickle.loads(dumps(error))):
+        assert type(one) is error_class
+        assert one.args == ("why", 5, {"a": 1}) and str(one) == "('why', 5, {'a': 1})"
+        assert vars(one) == vars(error)
+    assert error_class(5).args == (5,) and str(error_class(5)) == "5"
 
 
 class Refusal(TaskFailed):
