@@ -332,3 +332,18 @@ def test_a_server_that_stops_leaves_the_socket_of_another_alone_that_took_its_pa
             first.close()
             with second.client() as client:
                 assert client.run(tasks.double, 1) == 2
+
+
+def test_an_environment_that_no_process_can_be_forked_in_is_told_of_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = Server(num_workers=1)
+    try:
+        with pytest.raises(ServerStartError, match="something in this Python environment starts a thread"):
+            server.start()
+    finally:
+        server.close()

@@ -143,13 +143,10 @@ class Manager(Servant):
         """Start the zygotes; return when tasks can run.
 
         Raises:
-            RuntimeError, TimeoutError: none could be started, or none in time.
+            NoZygote: none could be started, or none in time.
         """
         self._adjust_pool()
-        try:
-            await self.pool.start()
-        except TimeoutError as error:
-            raise TimeoutError(str(error) or "no zygote was ready in time to fork task processes") from error
+        await self.pool.start()
 
     async def recover(self, on_progress: Callable[[int], None], is_over: Callable[[], bool]) -> None:
         """Take up again what the store holds; tasks start as soon as the first are read.

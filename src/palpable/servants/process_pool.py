@@ -93,17 +93,22 @@ class ProcessPool:
         """Start the zygotes; return when one is ready.
 
         Raises:
-            NoZygote: none could be started.
+            NoZygote: none could be started, or none in time; none is left.
         """
         self._first_ready = asyncio.get_running_loop().create_future()
         for _ in range(self._zygote_count):
             self._start_zygote(self._zygotes)
         try:
             await asyncio.wait_for(self._first_ready, START_SECONDS)
-        except TimeoutError:
-            raise NoZygote(
-                f"no process for tasks was ready within {START_SECONDS:g} seconds. Is a preloaded module slow?"
-            ) from None
+        except (NoZygote, TimeoutError) as error:
+            self.close()
+            for zygote in self._every_zygote():
+                zygote.kill()  # it may be in the middle of an import that does not end
+            await self.wait_closed()
+            if isinstance(error, NoZygote):
+                raise
+            what = f"no process for tasks was ready within {START_SECONDS:g} seconds. Is a preloaded module slow?"
+            raise NoZygote(what) from None
 
     def acquire(self, link: ProcessLink) -> None:
         """Bind the link to an idle process, now or as soon as there is one."""

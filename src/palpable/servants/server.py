@@ -399,6 +399,8 @@ def _refuse_plaintext(host: str) -> None:
 def _why_not_started(settings: ServerSettings, failure: ServerFailed) -> str:
     if failure.error in ("StoreBroken", "Stopped"):
         return failure.message
+    if failure.error == "NoZygote":
+        return f"{failure.message}. Its last words: {_last_line(settings.logging_folder)}"
     if failure.error != "CannotListen":
         reason = f"{failure.error}: {failure.message}" if failure.message else failure.error
         return f"the server could not start: {reason}"

@@ -201,7 +201,7 @@ class ServerLoop:
 
     def _fail(self, error: Exception) -> None:
         """The store is broken. Nothing that happens from now on could be kept, so nothing may."""
-        self._failure = str(error) or type(error).__name__
+        self._failure = str(error) if isinstance(error, StoreBroken) else repr(error)
         self.stop()
 
     def _zygote_settings(self, preload: list[str]) -> ZygoteSettings:

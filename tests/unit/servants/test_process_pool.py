@@ -27,7 +27,7 @@ class Zygote:
     def __init__(self, settings: ZygoteSettings, *, on_ready: Any, on_died: Any, **others: Any) -> None:
         self.settings, self.on_ready, self.on_died = settings, on_ready, on_died
         self.pid: int | None = None
-        self.is_closed = self.has_changed_files = False
+        self.is_closed = self.is_killed = self.has_changed_files = False
 
     def start(self, environment: Mapping[str, str]) -> None:
         if Zygote.failures:
@@ -48,6 +48,9 @@ class Zygote:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def kill(self) -> None:
+        self.is_killed = True
 
     async def wait_died(self) -> None:
         assert self.is_closed, "this would be waited for in vain"
@@ -178,6 +181,18 @@ def test_where_none_can_run_the_start_fails_with_the_reason(pool: ProcessPool, h
         reason = "no process to be had" if how == "not started" else "ended before one was ready"
         with pytest.raises(NoZygote, match=reason):
             await starting
-        pool.close()
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_one_that_is_never_ready_ends_with_the_attempt_to_start(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_pool, "START_SECONDS", 0.01)
+
+    async def run() -> None:
+        with pytest.raises(NoZygote, match=r"within 0\.01 seconds"):
+            await pool.start()
+        assert all(zygote.is_killed for zygote in Zygote.all)
+
+    asyncio.run(run())
