@@ -18,6 +18,7 @@ from typing import Any
 
 from palpable._wire.framing import FrameReader, encode_frame
 from palpable.servants.control import ServerFailed, ServerRecovering, ServerStarted, StartServer, StopServer, ToServer
+from palpable.servants.process_pool import NoZygote
 from palpable.servants.server_loop import ServerLoop
 
 STOPPED_MESSAGE = "the server was told to stop before it listened"
@@ -54,6 +55,8 @@ def main() -> None:
             number = error.errno if isinstance(error, OSError) else None
             failed = ServerFailed(error=type(error).__name__, message=str(error), error_number=number)
             control.sendall(encode_frame(failed))
+        if isinstance(error, NoZygote):
+            sys.exit(1)  # the zygotes have said why, and that stays what was said last
         raise
     finally:
         control.close()
