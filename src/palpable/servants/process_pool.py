@@ -93,7 +93,7 @@ class ProcessPool:
         """Start the zygotes; return when one is ready.
 
         Raises:
-            NoZygote: none could be started.
+            NoZygote: none could be started, and none is left.
         """
         self._first_ready = asyncio.get_running_loop().create_future()
         for _ in range(self._zygote_count):
@@ -101,9 +101,20 @@ class ProcessPool:
         try:
             await asyncio.wait_for(self._first_ready, START_SECONDS)
         except TimeoutError:
+            await self._end_unready()
             raise NoZygote(
                 f"no process for tasks was ready within {START_SECONDS:g} seconds. Is a preloaded module slow?"
             ) from None
+        except NoZygote:
+            await self._end_unready()
+            raise
+
+    async def _end_unready(self) -> None:
+        """End what was started last: it does what those before it did, or is in the middle of an import."""
+        self.close()
+        for zygote in self._every_zygote():
+            zygote.kill()
+        await self.wait_closed()
 
     def acquire(self, link: ProcessLink) -> None:
         """Bind the link to an idle process, now or as soon as there is one."""

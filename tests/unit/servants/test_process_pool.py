@@ -27,7 +27,7 @@ class Zygote:
     def __init__(self, settings: ZygoteSettings, *, on_ready: Any, on_died: Any, **others: Any) -> None:
         self.settings, self.on_ready, self.on_died = settings, on_ready, on_died
         self.pid: int | None = None
-        self.is_closed = self.has_changed_files = False
+        self.is_closed = self.is_killed = self.has_changed_files = False
 
     def start(self, environment: Mapping[str, str]) -> None:
         if Zygote.failures:
@@ -48,6 +48,9 @@ class Zygote:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def kill(self) -> None:
+        self.is_killed = True
 
     async def wait_died(self) -> None:
         assert self.is_closed, "this would be waited for in vain"
@@ -160,6 +163,16 @@ def test_one_that_is_replaced_before_it_was_ready_counts_no_more(pool: ProcessPo
         late.ready()
         assert pool.zygote_pids()[:2] == [zygote.pid for zygote in Zygote.all[2:4]], "those with the new file serve"
         assert late.is_closed
+
+    asyncio.run(run())
+
+
+def test_a_start_that_fails_leaves_no_zygote(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        monkeypatch.setattr(process_pool, "START_SECONDS", 0.0)
+        with pytest.raises(NoZygote, match="was ready within 0 seconds"):
+            await pool.start()
+        assert [zygote.is_killed for zygote in Zygote.all] == [True, True]
 
     asyncio.run(run())
 
