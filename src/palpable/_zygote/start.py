@@ -84,6 +84,7 @@ def _read_settings(fd: int) -> ZygoteSettings:
 def _start_anew(control: socket, settings: ZygoteSettings, module: str) -> NoReturn:
     """Replace this process by a new zygote that does not import `module`."""
     if not module:
+        control.close()
         sys.exit(
             "palpable: something in this Python environment starts a thread at every start of the interpreter; "
             "no processes can be forked from it"

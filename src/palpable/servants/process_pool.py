@@ -100,15 +100,21 @@ class ProcessPool:
             self._start_zygote(self._zygotes)
         try:
             await asyncio.wait_for(self._first_ready, START_SECONDS)
-        except (NoZygote, TimeoutError) as error:
-            self.close()
-            for zygote in self._every_zygote():
-                zygote.kill()  # it may be in the middle of an import that does not end
-            await self.wait_closed()
-            if isinstance(error, NoZygote):
-                raise
-            what = f"no process for tasks was ready within {START_SECONDS:g} seconds. Is a preloaded module slow?"
-            raise NoZygote(what) from None
+        except TimeoutError:
+            await self._end_unready()
+            raise NoZygote(
+                f"no process for tasks was ready within {START_SECONDS:g} seconds. Is a preloaded module slow?"
+            ) from None
+        except NoZygote:
+            await self._end_unready()
+            raise
+
+    async def _end_unready(self) -> None:
+        """End what was started last: it does what those before it did, or is in the middle of an import."""
+        self.close()
+        for zygote in self._every_zygote():
+            zygote.kill()
+        await self.wait_closed()
 
     def acquire(self, link: ProcessLink) -> None:
         """Bind the link to an idle process, now or as soon as there is one."""

@@ -162,15 +162,16 @@ def _params(*, is_text: bool) -> Iterator[tuple[int, Any]]:
 
 
 def _as_line(line: Line, *, as_json: bool) -> str:
-    from palpable._cli.json_values import encode_json
+    import msgspec
+
     from palpable._cli.outcomes import value_fields
 
     fields = value_fields(line.future.result())
     if as_json:
-        encoded = encode_json({"line": line.number, "task_id": line.future.task_id, **fields})
+        shown: Any = {"line": line.number, "task_id": line.future.task_id, **fields}
     else:
-        encoded = fields["result"] if "result" in fields else encode_json(fields["result_repr"])
-    return f"{bytes(encoded).decode()}\n"
+        shown = fields["result"] if "result" in fields else fields["result_repr"]
+    return f"{msgspec.json.encode(shown).decode()}\n"
 
 
 def _fail(line: Line, report: TaskReport, *, as_json: bool) -> int:
