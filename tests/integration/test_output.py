@@ -201,6 +201,7 @@ def test_messages_to_the_messenger_land_in_the_log_and_in_the_log_files(
         return "".join(path.read_text() for path in (tmp_path / "logs").rglob("*") if path.is_file())
 
     wait_until(lambda: all(words in written() for words in ("it goes well", "it gets warm", "plain 1 2")))
+    assert "plain 1 2\n" in written() and "plain 1 2\n\n" not in written()
 
 
 @pytest.mark.parametrize("size_bytes", [20_000_000, pytest.param(500_000_000, marks=pytest.mark.slow)])

@@ -14,7 +14,7 @@ import pytest
 
 from palpable import AsyncClient, Client, Server, current_task
 from palpable._connection.window import CHUNK_MAX, CHUNK_SECONDS
-from palpable.units.task_exceptions import NotPicklable, TaskCrashed
+from palpable.units.task_exceptions import NotPicklable, PayloadTooLarge, TaskCrashed
 from support import tasks
 from support.wait import wait_until
 
@@ -417,3 +417,103 @@ def test_an_asynchronous_source_that_asks_for_a_result_of_its_own_stream_is_refu
             return found
 
     assert asyncio.run(main()) == [2]
+
+
+@pytest.mark.parametrize("call", ["imap", "imap_unordered"])
+@pytest.mark.parametrize(("isolation", "chunksize"), [("task", "auto"), ("worker", "auto"), ("worker", 3)])
+def test_a_param_that_can_not_be_pickled_is_an_error_of_the_source_in_its_place(
+    client: Client, call: str, isolation: Any, chunksize: Any
+) -> None:
+    found: list[int] = []
+    with pytest.raises(NotPicklable, match=r"params\[4\] \(a _thread.lock\)"):
+        results = getattr(client.options(isolation=isolation), call)(
+            tasks.double, [0, 1, 2, 3, threading.Lock(), 5], chunksize=chunksize
+        )
+        found.extend(results)
+    assert sorted(found) == [0, 2, 4, 6]
+
+
+def test_a_param_that_is_too_large_is_an_error_of_the_source_in_its_place(client: Client) -> None:
+    found: list[int] = []
+    limit = client._get_connection()._max_task_bytes
+    with pytest.raises(PayloadTooLarge):
+        found.extend(client.imap(len, [b"1", b"12", bytes(limit), b"1"]))
+    assert found == [1, 2]
+
+
+@pytest.mark.parametrize(("isolation", "chunksize"), [("task", "auto"), ("worker", 3)])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_param_that_can_not_be_sent_ends_an_asynchronous_stream_in_its_place(
+    server: Server, isolation: Any, chunksize: Any, is_async: bool
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(server.address, server.family, server.authkey, isolation=isolation) as client:
+            limit = (await client._get_connection())._max_task_bytes
+            for bad, error in ((threading.Lock(), NotPicklable), (bytes(limit), PayloadTooLarge)):
+                params = [b"", b"1", b"12", bad, b"123"]
+
+                async def source(params: list[Any] = params) -> AsyncIterator[Any]:
+                    for param in params:
+                        yield param
+
+                found: list[int] = []
+                with pytest.raises(error):
+                    async for value in client.imap(len, source() if is_async else params, chunksize=chunksize):
+                        found.append(value)
+                assert found == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("isolation", ["task", "worker"])
+def test_a_map_says_which_of_its_params_can_not_be_pickled(server: Server, client: Client, isolation: Any) -> None:
+    params = [*range(30), threading.Lock(), 31]
+    with pytest.raises(NotPicklable, match=r"params\[30\] \(a _thread.lock\)"):
+        client.options(isolation=isolation).map(tasks.double, params)
+
+    async def main() -> None:
+        async with AsyncClient(server.address, server.family, server.authkey, isolation=isolation) as client:
+            with pytest.raises(NotPicklable, match=r"params\[30\] \(a _thread.lock\)"):
+                await client.map(tasks.double, params)
+
+    asyncio.run(main())
+
+
+def test_an_asynchronous_map_takes_an_asynchronous_source(server: Server) -> None:
+    async def main() -> list[int]:
+        async def params() -> AsyncIterator[int]:
+            for number in range(5):
+                await asyncio.sleep(0)
+                yield number
+
+        async with AsyncClient(server.address, server.family, server.authkey) as client:
+            return await client.map(tasks.double, params())
+
+    assert asyncio.run(main()) == [0, 2, 4, 6, 8]
+
+
+class Count:
+    """A whole number of somebody else's, such as one of numpy."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+def test_whole_numbers_may_be_of_any_kind(server: Server, client: Client) -> None:
+    two: Any = Count(2)
+    view = client.options(priority=two, retries=two, isolation="worker")
+    assert list(view.imap(tasks.double, range(5), window=two, chunksize=two)) == [0, 2, 4, 6, 8]
+    assert view.map(tasks.double, range(5), chunksize=two) == [0, 2, 4, 6, 8]
+    assert len(client.tasks(limit=two)) == 2
+
+    async def main() -> None:
+        async with AsyncClient(server.address, server.family, server.authkey, priority=two) as other:
+            assert await other.map(tasks.double, range(5), chunksize=two) == [0, 2, 4, 6, 8]
+            assert len(await other.tasks(limit=two)) == 2
+            results = other.imap(tasks.double, range(3), window=two, chunksize=two)
+            assert [value async for value in results] == [0, 2, 4]
+
+    asyncio.run(main())

@@ -120,7 +120,7 @@ def make_address(address: Any, family: str | None = None, *, least_port: int = 1
             raise TypeError(f"address must be a path, (host, port) or a URL, not {address!r}") from None
         if not isinstance(host, str):
             raise TypeError(f"the host of the address must be a string, not {host!r}")
-        check_number("the port of the address", port, least=least_port, most=65535, is_whole=True)
+        port = check_number("the port of the address", port, least=least_port, most=65535, is_whole=True)
         made = Address(host=host, port=port)
     if family is not None and (family == "AF_UNIX") != (made.family == "AF_UNIX"):
         raise ValueError(f"the address {address!r} does not fit family={family!r}")

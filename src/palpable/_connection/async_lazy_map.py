@@ -9,11 +9,12 @@ from typing import Any, Literal
 from palpable._connection.async_connection import AsyncConnection
 from palpable._connection.async_param_source import AsyncParamSource
 from palpable._connection.bulk import isolation_of, workers_of
-from palpable._connection.param_source import ParamSource
+from palpable._connection.param_source import ParamSource, dumps_next
 from palpable._connection.window import Window
 from palpable._wire.chunk_failure import results_before
 from palpable._wire.messages import CancelTasks, TaskOptions, TaskReport, TaskRequest
-from palpable._wire.payload import dumps_call, dumps_function, dumps_params, exception_of, result_of
+from palpable._wire.payload import dumps_function, exception_of, result_of
+from palpable.units.task_exceptions import PayloadTooLarge
 
 
 class _Chunk:
@@ -58,16 +59,21 @@ async def async_lazy_map(
         return room() > 0 and not is_waited_for
 
     def fill() -> None:
-        while may_read() and (params := source.read(ahead.chunksize)):
-            submit(params)
+        while may_read():
+            payload, size = dumps_next(source, ahead.chunksize, is_single=is_single)
+            if not size:
+                break
+            try:
+                submit(payload, size)
+            except PayloadTooLarge as error:
+                source.fail(error)
         if stream is not None:
             stream.ask_for(ahead.chunksize if ahead.may_read() else 0)
 
-    def submit(params: list[Any]) -> None:
-        payload = dumps_call((params[0],), {}) if is_single else dumps_params(params)
+    def submit(payload: bytes, size: int) -> None:
         request = TaskRequest(new_task_id(), "call" if is_single else "chunk", pickled.key, payload, pickled.name)
         chunk = _Chunk(request.task_id, connection.submit(request, pickled.data, options))
-        ahead.add(chunk, len(params))
+        ahead.add(chunk, size)
 
         def note(_: asyncio.Future[TaskReport]) -> None:
             if chunk in sizes:  # not taken yet

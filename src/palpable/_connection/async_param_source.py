@@ -20,6 +20,7 @@ class AsyncParamSource:
         on_news: called when there is something to take, and at the end.
 
     Attributes:
+        count: how many were taken.
         error: what the source raised.
     """
 
@@ -31,6 +32,7 @@ class AsyncParamSource:
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._is_at_end = False
+        self.count = 0
         self.error: BaseException | None = None
 
     @property
@@ -41,7 +43,12 @@ class AsyncParamSource:
     def read(self, count: int) -> list[Any]:
         """Return up to `count` params that are here."""
         chunk, self._params = self._params[:count], self._params[count:]
+        self.count += len(chunk)
         return chunk
+
+    def fail(self, error: Exception) -> None:
+        """Be at the end, with this error."""
+        self._is_at_end, self._params, self.error = True, [], error
 
     def ask_for(self, count: int) -> None:
         """Have so many read, and no more, besides the one that is being waited for."""
@@ -54,6 +61,8 @@ class AsyncParamSource:
     async def _read_all(self) -> None:
         try:
             async for param in self._iterator:
+                if self._is_at_end:  # it has failed meanwhile
+                    break
                 self._params.append(param)
                 if len(self._params) == 1:
                     self._on_news()
@@ -61,7 +70,7 @@ class AsyncParamSource:
                     self._room.clear()
                     await self._room.wait()
         except BaseException as error:
-            self.error = error
+            self.error = self.error or error
             if not isinstance(error, Exception):
                 raise
         finally:

@@ -17,7 +17,7 @@ from palpable._connection.shared_taker import submit_shared
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._connection.waiting import Arrival, Group
 from palpable._wire.messages import TaskOptions, TaskRequest
-from palpable._wire.payload import dumps_call, dumps_function, dumps_params, result_of
+from palpable._wire.payload import dumps_call, dumps_function, dumps_param, dumps_params, result_of
 from palpable.units.task_exceptions import PalpableError
 
 CHUNKS_PER_WORKER = 4
@@ -192,15 +192,15 @@ def _payloads(
     is_watched: bool,
 ) -> Iterator[tuple[bytes, Literal["call", "chunk"], int]]:
     if isolation_of(connection, options) == "task" and chunksize == "auto":
-        for param in params:
-            yield dumps_call((param,), {}), "call", 1
+        for position, param in enumerate(params):
+            yield dumps_param(param, position), "call", 1
         return
     size = chunksize if isinstance(chunksize, int) else 0
     if not size:
         size = automatic_chunksize(len(params), workers_of(connection), is_watched=is_watched)
     for start in range(0, len(params), size):
         chunk = params[start : start + size]
-        yield dumps_params(chunk), "chunk", len(chunk)
+        yield dumps_params(chunk, start), "chunk", len(chunk)
 
 
 def ids_of(arrivals: Iterable[Arrival]) -> list[str]:

@@ -7,7 +7,9 @@ everybody else who uses it loses what is pending.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 
@@ -20,8 +22,8 @@ def check_number(
     is_whole: bool = False,
     may_be_none: bool = False,
     meaning: str = "",
-) -> None:
-    """Check one number of a call.
+) -> Any:
+    """Return one number of a call; a whole one as an `int`, which a message takes, whatever it came as (numpy's, say).
 
     Args:
         name: of the parameter, for the message.
@@ -33,24 +35,29 @@ def check_number(
 
     Example:
         >>> check_number("priority", 3, least=0, is_whole=True)
+        3
         >>> check_number("priority", -1, least=0, is_whole=True)
         Traceback (most recent call last):
         ValueError: priority must be a whole number from 0, not -1
     """
     if value is None and may_be_none:
-        return
+        return None
     allowed = "a whole number" if is_whole else "a number"
     if least > -math.inf:
         allowed += f" from {least:.12g}"
     if most < math.inf:
         allowed += f" to {most:.12g}"
     allowed += " or None" * may_be_none + (f" ({meaning})" if meaning else "")
+    if is_whole and not isinstance(value, bool):
+        with suppress(TypeError):
+            value = operator.index(value)
     if isinstance(value, bool) or not isinstance(value, int if is_whole else (int, float)):
         raise TypeError(f"{name} must be {allowed}, not {value!r}")
     if isinstance(value, int) and value.bit_length() > 63:  # it can't be sent, nor kept in a store
         raise ValueError(f"{name} must be {allowed}, and below 2**63: this one has {value.bit_length()} bits")
     if not least <= value <= most:  # False for NaN too
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return value
 
 
 def checked_task_id(task_id: Any) -> str:

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from palpable._connection import bulk
 from palpable._connection.connection import Connection
-from palpable._connection.param_source import ParamSource
+from palpable._connection.param_source import ParamSource, dumps_next
 from palpable._connection.task_waits import wait_for_tasks
 from palpable._connection.waiting import Arrival, Group
 from palpable._connection.window import Window
 from palpable._wire.chunk_failure import results_before
 from palpable._wire.messages import TaskOptions, TaskRequest
-from palpable._wire.payload import dumps_call, dumps_function, dumps_params, result_of
+from palpable._wire.payload import dumps_function, result_of
+from palpable.units.task_exceptions import PayloadTooLarge
 
 
 def lazy_map(
@@ -61,16 +62,19 @@ def lazy_map(
 
     def fill() -> None:
         while room() > 0 and not (source.is_slow and is_ready()):
-            chunk = source.read(ahead.chunksize)
-            if chunk:
-                payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
+            payload, size = dumps_next(source, ahead.chunksize, is_single=is_single)
+            if size:
                 request = TaskRequest(
                     new_task_id(), "call" if is_single else "chunk", pickled.key, payload, pickled.name
                 )
                 arrival = Arrival(request.task_id, group, is_chunk=not is_single)
                 # Known before it is sent: an interrupt between the two has it cancelled for nothing, which is no harm.
-                ahead.add(arrival, len(chunk))
-                connection.add_task(request, pickled.data, options, arrival)
+                ahead.add(arrival, size)
+                try:
+                    connection.add_task(request, pickled.data, options, arrival)
+                except PayloadTooLarge as error:
+                    ahead.remove(arrival)
+                    source.fail(error)
         connection.flush()
 
     def wait() -> None:

@@ -83,6 +83,8 @@ def _describe_crash(report: TaskReport) -> str:
     elif status < 0:
         name = signal_name(-status)
         what, advice = f"its process was killed by {name}", _SIGNAL_ADVICE.get(name, "")
+        if name == "SIGKILL" and 0 < (report.peak_memory_bytes or 0) < _SMALL_BYTES:
+            advice = _KILLED_WHILE_SMALL
     else:
         what = f"its process exited with code {status}, and the task had not ended"
         advice = "Something in it called sys.exit or os._exit, or a library ended the process."
@@ -103,6 +105,14 @@ _SIGNAL_ADVICE = {
     "SIGTERM": "Somebody sent that signal, or the task sent it to itself.",
     "SIGPIPE": "It wrote to a pipe that nobody reads.",
 }
+
+
+_SMALL_BYTES = 100_000_000
+"""A process that held no more is seldom the one the kernel chooses when memory runs out."""
+_KILLED_WHILE_SMALL = (
+    "It held little memory, so most likely it reached a limit on its processor time (RLIMIT_CPU), or somebody sent "
+    "that signal. Otherwise the kernel ended it because memory ran out: run fewer workers, or add memory."
+)
 
 
 def _describe_cancelled(report: TaskReport) -> str:

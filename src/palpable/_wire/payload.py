@@ -31,9 +31,11 @@ __all__ = [
     "MODULE_NOT_FOUND",
     "PickledException",
     "PickledFunction",
+    "count_picklable",
     "dumps_call",
     "dumps_exception",
     "dumps_function",
+    "dumps_param",
     "dumps_params",
     "dumps_procedure",
     "dumps_result",
@@ -69,10 +71,24 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         raise _not_picklable(named, error, dumps_by_value, _ARGUMENT_ADVICE) from error
 
 
-def dumps_params(params: Sequence[Any]) -> bytes:
+def dumps_param(param: Any, position: int) -> bytes:
+    """Return the call with one param of many pickled. Raises NotPicklable as `dumps_params` does."""
+    if type(param) in ATOMS:
+        return _dumps(((param,), {}), PROTOCOL)
+    try:
+        return dumps_by_value(((param,), {}))
+    except Exception as error:  # as above
+        raise _not_picklable([(f"params[{position}]", param)], error, dumps_by_value, _ARGUMENT_ADVICE) from error
+
+
+def dumps_params(params: Sequence[Any], position: int = 0) -> bytes:
     """Return the params of a chunk pickled: a range as its three numbers, all else as a list.
 
-    Raises NotPicklable as `dumps_call` does.
+    Args:
+        position: of the first one among all that the caller passed.
+
+    Raises:
+        NotPicklable: one can't be pickled; the message says which.
     """
     if type(params) is range:
         return _dumps(params, PROTOCOL)
@@ -80,8 +96,18 @@ def dumps_params(params: Sequence[Any]) -> bytes:
     try:
         return dumps_by_value(params)
     except Exception as error:  # as above
-        named = [(f"param {number} of the chunk", param) for number, param in enumerate(params)]
+        named = [(f"params[{number}]", param) for number, param in enumerate(params, position)]
         raise _not_picklable(named, error, dumps_by_value, _ARGUMENT_ADVICE) from error
+
+
+def count_picklable(params: Sequence[Any]) -> int:
+    """Return how many come before the first that can't be pickled."""
+    for number, param in enumerate(params):
+        try:
+            dumps_by_value(param)
+        except Exception:  # as above
+            return number
+    return len(params)
 
 
 def dumps_procedure(procedure: Procedure) -> bytes:

@@ -69,8 +69,10 @@ class Executor(concurrent.futures.Executor):
     ) -> None:
         if max_workers is not None and isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-        check_number("max_workers", max_workers, least=1, most=4096, is_whole=True, may_be_none=True)
-        check_number("max_tasks_per_child", max_tasks_per_child, least=1, is_whole=True, may_be_none=True)
+        max_workers = check_number("max_workers", max_workers, least=1, most=4096, is_whole=True, may_be_none=True)
+        max_tasks_per_child = check_number(
+            "max_tasks_per_child", max_tasks_per_child, least=1, is_whole=True, may_be_none=True
+        )
         if client is not None and not isinstance(client, Client):
             raise TypeError(f"client must be a palpable Client, not {client!r}")
         if client is not None and (max_workers is not None or max_tasks_per_child is not None):
@@ -115,10 +117,10 @@ class Executor(concurrent.futures.Executor):
             buffersize: read no more of the iterables than so many chunks ahead; None: read all of them now.
         """
         check_number("timeout", timeout, may_be_none=True)
-        check_number("buffersize", buffersize, least=1, is_whole=True, may_be_none=True)
+        buffersize = check_number("buffersize", buffersize, least=1, is_whole=True, may_be_none=True)
         if isinstance(chunksize, int) and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        check_number("chunksize", chunksize, least=1, is_whole=True)
+        chunksize = check_number("chunksize", chunksize, least=1, is_whole=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:
@@ -138,8 +140,9 @@ class Executor(concurrent.futures.Executor):
         self, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], chunksize: int
     ) -> Iterator[ExecutorFuture[Any]]:
         key, data, _ = dumps_function(_Starred(self._prepared(fn)))
+        starts = itertools.count(step=chunksize)
         while chunk := list(itertools.islice(calls, chunksize)):
-            request = TaskRequest(new_task_id(), "chunk", key, dumps_params(chunk), name_of(fn))
+            request = TaskRequest(new_task_id(), "chunk", key, dumps_params(chunk, next(starts)), name_of(fn))
             yield self._pool.submit(request, data, fn)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -103,9 +103,11 @@ class Server(Servant):
         drain_seconds: float = 0.0,
         task_options: OptionArguments | None = None,
     ) -> None:
-        check_number("num_workers", num_workers, least=1, most=4096, is_whole=True, may_be_none=True)
+        num_workers = check_number("num_workers", num_workers, least=1, most=4096, is_whole=True, may_be_none=True)
         check_number("task_timeout_seconds", task_timeout_seconds, least=0.001, may_be_none=True)
-        check_number("result_retention_capacity", result_retention_capacity, least=0, is_whole=True)
+        result_retention_capacity = check_number(
+            "result_retention_capacity", result_retention_capacity, least=0, is_whole=True
+        )
         check_number("result_retention_seconds", result_retention_seconds, least=0, may_be_none=True)
         check_number("drain_seconds", drain_seconds, least=0, most=86_400)
         if store is not None and not isinstance(store, (str, os.PathLike)):
@@ -115,9 +117,15 @@ class Server(Servant):
         if result_retention_seconds is None:
             result_retention_seconds = RETENTION_SECONDS if store is None else DURABLE_RETENTION_SECONDS
         check_number("kill_grace_seconds", kill_grace_seconds, least=0, most=3600)
-        check_number("max_tasks_per_process", max_tasks_per_process, least=1, is_whole=True, may_be_none=True)
-        check_number("max_payload_bytes", max_payload_bytes, least=1024, most=0xFFFFFFFF, is_whole=True)
-        check_number("output_limit_bytes", output_limit_bytes, least=0, most=1 << 40, is_whole=True)
+        max_tasks_per_process = check_number(
+            "max_tasks_per_process", max_tasks_per_process, least=1, is_whole=True, may_be_none=True
+        )
+        max_payload_bytes = check_number(
+            "max_payload_bytes", max_payload_bytes, least=1024, most=0xFFFFFFFF, is_whole=True
+        )
+        output_limit_bytes = check_number(
+            "output_limit_bytes", output_limit_bytes, least=0, most=1 << 40, is_whole=True
+        )
         if isolation not in ("task", "worker"):
             raise ValueError(f"isolation must be 'task' or 'worker', not {isolation!r}")
         if isinstance(preload, str):

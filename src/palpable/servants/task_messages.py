@@ -86,7 +86,9 @@ class TaskMessages:
             self._manager.handle(events.TasksEnded(link.runner_id, endings))
 
     def _on_said(self, message: TaskSaid) -> None:
-        task_logger.log(LEVELS.get(message.level, 20), "%s %s", message.task_id, message.text)
+        # The log ends the line itself.
+        text = message.text.removesuffix("\n") if message.level == "PRINT" else message.text
+        task_logger.log(LEVELS.get(message.level, 20), "%s %s", message.task_id, text)
 
     def _collect_output(self, link: ProcessLink, message: TaskEnded) -> None:
         if link.isolation == "worker":

@@ -9,17 +9,23 @@ from typing import Any, Literal
 
 from palpable._connection.async_connection import AsyncConnection
 from palpable._wire.messages import CancelTasks, TaskOptions, TaskReport, TaskRequest
-from palpable._wire.payload import PickledFunction, dumps_call, dumps_params
+from palpable._wire.payload import PickledFunction, dumps_param, dumps_params
 from palpable.units.async_task_future import AsyncTaskFuture, opened
 from palpable.units.task import new_task_id
 from palpable.units.task_exceptions import ServerUnreachable
 
 
 def _submit_chunk(
-    connection: AsyncConnection, pickled: PickledFunction, chunk: list[Any], options: TaskOptions, *, is_single: bool
+    connection: AsyncConnection,
+    pickled: PickledFunction,
+    chunk: list[Any],
+    position: int,
+    options: TaskOptions,
+    *,
+    is_single: bool,
 ) -> AsyncTaskFuture[Any]:
     form: Literal["call", "chunk"] = "call" if is_single else "chunk"
-    payload = dumps_call((chunk[0],), {}) if is_single else dumps_params(chunk)
+    payload = dumps_param(chunk[0], position) if is_single else dumps_params(chunk, position)
     request = TaskRequest(new_task_id(), form, pickled.key, payload, pickled.name)
     report = connection.submit(request, pickled.data, options)
     return AsyncTaskFuture(request.task_id, connection, report)
@@ -36,7 +42,7 @@ async def run_chunks(
 ) -> list[AsyncTaskFuture[Any]]:
     """Return the futures of the chunks, all of which have succeeded; the first failure is raised, and ends the rest."""
     futures: list[AsyncTaskFuture[Any]] = []
-    done_count = 0
+    done_count = position = 0
 
     def add(size: int, _: object) -> None:
         nonlocal done_count
@@ -47,7 +53,8 @@ async def run_chunks(
     try:
         for chunk in chunks:
             await connection.drain()
-            future = _submit_chunk(connection, pickled, chunk, options, is_single=is_single)
+            future = _submit_chunk(connection, pickled, chunk, position, options, is_single=is_single)
+            position += len(chunk)
             futures.append(future)
             if report is not None:
                 future._report.add_done_callback(partial(add, len(chunk)))

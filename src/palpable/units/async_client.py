@@ -122,7 +122,7 @@ class _AsyncCalls:
     async def map(
         self,
         function: Callable[[Any], T],
-        params: Iterable[Any],
+        params: Iterable[Any] | AsyncIterable[Any],
         *,
         chunksize: int | Literal["auto"] = "auto",
         progress: bool = False,
@@ -130,12 +130,15 @@ class _AsyncCalls:
         """Return `[function(param) for param in params]`, each called in a task. As `Client.map`.
 
         The first failure is raised, and the rest is cancelled; so it is if the call is cancelled.
+
+        Args:
+            params: may be an asynchronous iterable; all of it is read first.
         """
         check_callable(function)
-        check_chunksize(chunksize)
+        chunksize = check_chunksize(chunksize)
         options = self._levels.of(function)
         check_has_no_key(options)
-        listed = list(params)
+        listed = [param async for param in params] if isinstance(params, AsyncIterable) else list(params)
         if not listed:
             return []
         pickled = dumps_function(function)
@@ -185,8 +188,8 @@ class _AsyncCalls:
         self, function: Any, params: Any, window: Any, chunksize: Any, progress: bool, *, is_ordered: bool
     ) -> AsyncGenerator[Any, None]:
         check_callable(function)
-        check_number("window", window, least=1, is_whole=True, may_be_none=True)
-        check_chunksize(chunksize)
+        window = check_number("window", window, least=1, is_whole=True, may_be_none=True)
+        chunksize = check_chunksize(chunksize)
         options = self._levels.of(function)
         check_has_no_key(options)
         source = aiter(params) if isinstance(params, AsyncIterable) else iter(params)  # checked at once
@@ -430,7 +433,7 @@ class AsyncClient(_AsyncCalls):
         self, state: str | Sequence[str] | None = None, limit: int = 1000, *, tags: str | Sequence[str] | None = None
     ) -> list[TaskInfo]:
         """Return the tasks the server knows, newest first. As `Client.tasks`."""
-        check_number("limit", limit, least=0, is_whole=True)
+        limit = check_number("limit", limit, least=0, is_whole=True)
         states, all_tags = checked_names("state", state), checked_names("tags", tags)
         connection = await self._get_connection()
         tasks: list[TaskInfo] = []

@@ -384,7 +384,7 @@ class Client(_Calls):
             limit: so many at most.
             tags: only those that have this tag, or all of these.
         """
-        check_number("limit", limit, least=0, is_whole=True)
+        limit = check_number("limit", limit, least=0, is_whole=True)
         states, all_tags = checked_names("state", state), checked_names("tags", tags)
         return list(questions.each_task(self._get_connection(), states, tags=all_tags, limit=int(limit)))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from typing import TYPE_CHECKING
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from palpable.procedures.procedure import Procedure
@@ -47,9 +48,13 @@ class Task:
         is_source_blocking: whether the task that submits this one waits for it.
         task_id: a unique string.
         timestamp: when it was made, in seconds since the epoch.
+
+    Raises:
+        TypeError: `procedure` has no `run` to call.
     """
 
     def __init__(self, procedure: Procedure, is_source_blocking: bool = False) -> None:
+        _check_procedure(procedure)
         self.procedure = procedure
         self.is_source_blocking = is_source_blocking
         self.task_id = new_task_id()
@@ -57,3 +62,18 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.task_id} {type(self.procedure).__qualname__}>"
+
+
+def _check_procedure(procedure: Any) -> None:
+    run = getattr(procedure, "run", None)
+    if isinstance(procedure, type) and isinstance(_defined_in(procedure, "run"), FunctionType):
+        run = None  # the class in place of an instance; a class method or a static one could be called
+    if not callable(run):
+        raise TypeError(
+            f"procedure must be an object with a method run(messenger), such as an instance of a subclass of "
+            f"Procedure, or RunFunction(function, argument), not {procedure!r}"
+        )
+
+
+def _defined_in(kind: type, name: str) -> Any:
+    return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)

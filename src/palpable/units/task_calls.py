@@ -26,10 +26,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def check_chunksize(chunksize: Any) -> None:
-    """Check the `chunksize` of a call."""
-    if chunksize != "auto":
-        check_number("chunksize", chunksize, least=1, is_whole=True, meaning='or "auto"')
+def check_chunksize(chunksize: Any) -> int | Literal["auto"]:
+    """Return the `chunksize` of a call, checked."""
+    if isinstance(chunksize, str) and chunksize == "auto":
+        return "auto"
+    size: int = check_number("chunksize", chunksize, least=1, is_whole=True, meaning='or "auto"')
+    return size
 
 
 def check_callable(function: Any) -> None:
@@ -113,7 +115,7 @@ class TaskCalls:
             progress: show a progress bar, on a terminal or in a notebook; nothing where stderr is no terminal.
         """
         check_callable(function)
-        check_chunksize(chunksize)
+        chunksize = check_chunksize(chunksize)
         options = self._levels.of(function)
         check_has_no_key(options)
         # A range or a tuple need not be copied as a whole: the first chunk leaves that much sooner.
@@ -168,8 +170,8 @@ class TaskCalls:
     ) -> Generator[Any, None, None]:
         # Checked here, in the call itself; the generator runs only when it is asked for its first result.
         check_callable(function)
-        check_number("window", window, least=1, is_whole=True, may_be_none=True)
-        check_chunksize(chunksize)
+        window = check_number("window", window, least=1, is_whole=True, may_be_none=True)
+        chunksize = check_chunksize(chunksize)
         options = self._levels.of(function)
         check_has_no_key(options)
         source = iter(params)

@@ -160,8 +160,8 @@ def _number(least: float, most: float) -> Callable[[str, Any], float]:
 
 def _whole(least: int, most: int) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
-        check_number(name, value, least=least, most=most, is_whole=True, may_be_none=True)
-        return int(value)
+        number: int = check_number(name, value, least=least, most=most, is_whole=True, may_be_none=True)
+        return number
 
     return check
 

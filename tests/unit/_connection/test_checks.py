@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from palpable._connection.checks import check_number, checked_names, checked_task_id, checked_task_ids
+from palpable.units.task_options import checked_fields
 
 
 @pytest.mark.parametrize("value", [0, 1, 10, 0.5, None])
@@ -33,6 +34,38 @@ def test_what_is_in_range_passes(value: Any) -> None:
 def test_what_is_not_is_refused_by_name(value: Any, is_whole: bool, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         check_number("timeout", value, least=0, most=10, is_whole=is_whole)
+
+
+class Count:
+    """A whole number of somebody else's, such as one of numpy."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize("value", [3, Count(3), Level.HIGH])
+def test_a_whole_number_of_any_kind_comes_back_as_an_int(value: Any) -> None:
+    number = check_number("n", value, least=1, most=10, is_whole=True)
+    assert type(number) is int and number == 3
+
+
+@pytest.mark.parametrize("name", ["priority", "retries", "crash_retries"])
+def test_an_option_that_is_a_whole_number_of_any_kind_is_sent_as_an_int(name: str) -> None:
+    number = checked_fields({name: Count(3)})[name]
+    assert type(number) is int and number == 3
+
+
+def test_a_whole_number_of_any_kind_is_checked() -> None:
+    with pytest.raises(ValueError, match="n must be a whole number from 1 to 10, not 11"):
+        check_number("n", Count(11), least=1, most=10, is_whole=True)
+    assert check_number("n", None, is_whole=True, may_be_none=True) is None
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])

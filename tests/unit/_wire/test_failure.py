@@ -106,6 +106,13 @@ def test_a_crash_names_signal_time_memory_likely_cause_and_last_words() -> None:
     assert "80 MB" in str(failed("crashed", exit_status=-6, peak_memory_bytes=80_000_000))
 
 
+def test_a_small_process_that_is_killed_may_have_reached_a_limit_of_its_own() -> None:
+    small = str(failed("crashed", exit_status=-9, peak_memory_bytes=20_000_000))
+    assert "20 MB" in small and "RLIMIT_CPU" in small and "memory ran out" in small
+    for peak_memory_bytes in (None, 0, 2_000_000_000):
+        assert "RLIMIT_CPU" not in str(failed("crashed", exit_status=-9, peak_memory_bytes=peak_memory_bytes))
+
+
 def test_a_timeout_says_how_long_it_ran_and_what_to_do() -> None:
     text = str(failed("timeout", elapsed_seconds=10.02))
     assert "10 s" in text and "timeout_seconds" in text

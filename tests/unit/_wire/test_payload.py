@@ -19,7 +19,15 @@ from palpable._wire.by_value_pickler import PROTOCOL, ByValuePickler
 from palpable._wire.caller_classes import dumps_for_caller, find_or_build
 from palpable._wire.culprit import find_culprit, kind_of
 from palpable._wire.messages import TaskReport
-from palpable._wire.payload import dumps_call, dumps_params, dumps_procedure, dumps_result, loads, result_of
+from palpable._wire.payload import (
+    dumps_call,
+    dumps_param,
+    dumps_params,
+    dumps_procedure,
+    dumps_result,
+    loads,
+    result_of,
+)
 from palpable.units.task_exceptions import NotPicklable, NotUnpicklable
 
 
@@ -82,8 +90,10 @@ def test_arguments_that_cannot_be_pickled_are_named() -> None:
             dumps_call(args, kwargs)
         assert name in str(caught.value) and "inside the function" in str(caught.value)
         assert isinstance(caught.value.__cause__, TypeError)
-    with pytest.raises(NotPicklable, match="param 1 of the chunk"):
-        dumps_params([1, lock])
+    with pytest.raises(NotPicklable, match=r"params\[21\] \(a _thread.lock\)"):
+        dumps_params([1, lock], 20)
+    with pytest.raises(NotPicklable, match=r"params\[7\] \(a list\) .* because of its item 0"):
+        dumps_param([lock], 7)
     with pytest.raises(NotPicklable, match=r"the procedure RunFunction .* its attribute 'args' -> item 0"):
         dumps_procedure(RunFunction(print, lock))
     with pytest.raises(NotPicklable, match=r"the result \(a list\) .* item 0 .* Return plain data"):
