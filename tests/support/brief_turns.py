@@ -47,7 +47,7 @@ class Stage:
             self.child_signal.fd,
             self.children.fd,
             fork_process or make_forker(os_calls.fork_or_minus_one, _echo, _fail),
-            kill_strays=lambda: kill_strays(self.books.alive, find=self.children.pids),
+            kill_strays=lambda pid: kill_strays(self.books.alive, find=self.children.pids, groups=(pid,)),
             on_not_forked=lambda record, spool: self.not_forked.append((record, spool)),
             send_rest=lambda _frame, sent: sys.exit(f"only {sent} bytes were sent"),
         )

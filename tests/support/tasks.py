@@ -502,3 +502,17 @@ def large_or_long(number: int) -> bytes:
         return b"x" * 20_000_000
     time.sleep(60)
     return b""
+
+
+def share_memory() -> str:
+    """Leave shared memory behind for the resource tracker, once that has heard of it; return its file."""
+    import fcntl
+    import termios
+    from multiprocessing import resource_tracker
+    from multiprocessing.shared_memory import SharedMemory
+
+    name = SharedMemory(create=True, size=100).name
+    pipe: int = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
+    while any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+        time.sleep(0.005)
+    return f"/dev/shm/{name}"

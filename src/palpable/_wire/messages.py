@@ -551,7 +551,8 @@ class KeepAlive(Message, frozen=True, tag="keep"):
 
 
 class EndProcess(Message, frozen=True, tag="end"):
-    """Kill this process with its whole tree: SIGTERM to its group, after `grace_seconds` SIGKILL, then every stray."""
+    """Kill this process with its whole tree: SIGTERM to its group, after `grace_seconds` SIGKILL to it, and then to
+    every stray."""
 
     pid: int
     grace_seconds: float = 0.0

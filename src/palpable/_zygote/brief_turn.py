@@ -26,7 +26,6 @@ _SOL_SOCKET, _SCM_RIGHTS = 1, 1
 _POLLIN = 1
 _P_ALL = 0
 _WEXITED_NOHANG_NOWAIT = 4 | 1 | 0x01000000
-_SIGKILL = 9
 _SIGNAL_BYTES = 128
 _CHILDREN_BYTES = 4096
 _PART_BYTES = 2048
@@ -59,7 +58,7 @@ def make_turn(
     children_fd: int,
     fork_process: Callable[[Any, tuple[str, int]], int],
     *,
-    kill_strays: Callable[[], int],
+    kill_strays: Callable[[int], int],
     on_not_forked: Callable[[bytes, Any], None],
     send_rest: Callable[[bytearray, int], None],
 ) -> Callable[[], bool]:
@@ -73,7 +72,7 @@ def make_turn(
         signal_fd: readable after a child has ended.
         children_fd: of the file that lists this process's children.
         fork_process: of `make_forker`.
-        kill_strays: kills and reaps every child that is in no book; returns how many.
+        kill_strays: given who has ended, kills and reaps every child that is in no book; returns how many.
         on_not_forked: called when a process has ended and no other could be forked, with the record of its end and its
             spool file.
         send_rest: called with the frame and how much of it was sent, when that was not all.
@@ -82,7 +81,7 @@ def make_turn(
     poll, read, pread, waitid, wait4, waitpid = (
         libc[name] for name in ("poll", "read", "pread", "waitid", "wait4", "waitpid")
     )
-    killpg, socketpair, sendmsg, close = (libc[name] for name in ("killpg", "socketpair", "sendmsg", "close"))
+    socketpair, sendmsg, close = (libc[name] for name in ("socketpair", "sendmsg", "close"))
     alive, kill_at = books.alive, books.kill_at
 
     def place(size: int) -> tuple[bytearray, Any]:
@@ -130,14 +129,13 @@ def make_turn(
             if pid not in alive:  # a stray that could not be killed in time, and has ended now
                 waitpid(pid, None, 0)
                 continue
-            # The zombie still holds the group's number: no other group can have it.
-            killpg(pid, _SIGKILL)
-            wait4(pid, status, 0, usage)
-            spool = alive.pop(pid)
+            # What it had started has come to be a child of this process before it was a zombie.
             size = pread(children_fd, children_address, _CHILDREN_BYTES, 0)
             # The kernel lists half a page at least, if there is as much; then this may not be all.
             is_more = size >= _PART_BYTES or count_spaces(b" ", 0, size) > len(alive)
-            ints[strays_at] = kill_strays() if is_more else 0
+            ints[strays_at] = kill_strays(pid) if is_more else 0
+            wait4(pid, status, 0, usage)
+            spool = alive.pop(pid)
             if socketpair(_AF_UNIX, _SOCK_STREAM_CLOEXEC, 0, ends_address):
                 on_not_forked(replacement.record, spool)
                 return True

@@ -14,6 +14,8 @@ import signal
 import time
 from contextlib import suppress
 
+from palpable._zygote.strays import TRACKER_SECONDS, is_tracker
+
 GRACE_SECONDS = 2.0
 """How long they may take to end by themselves. A zygote whose server died kills what its task processes leave behind,
 also what removed the variable from its environment, and is the only one who still knows of that."""
@@ -36,7 +38,7 @@ def end_leftovers(server_id: str, timeout_seconds: float = 10.0) -> int:
     grace_until, deadline = now + GRACE_SECONDS, now + timeout_seconds
     while found := _marked(mark):
         killed.update(found)
-        for pid in found:
+        for pid in sorted(found, key=is_tracker):  # those come last (see `strays`)
             _end(pid, mark, grace_until, deadline)
         if time.monotonic() >= deadline:
             raise TimeoutError(
@@ -66,6 +68,8 @@ def _end(pid: int, mark: bytes, grace_until: float, deadline: float) -> None:
     try:
         if not _is_marked(pid, mark):  # asked once more, now that the pid is held
             return
+        if is_tracker(pid):
+            grace_until = max(grace_until, min(deadline, time.monotonic() + TRACKER_SECONDS))
         if not _ends_until(pidfd, grace_until):
             with suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -10,6 +10,10 @@ program of the user's). There `MARK` tells whose they are.
 
 A child's pid cannot be given to another process before its parent waits for it, so killing by pid is safe here.
 
+A resource tracker (of `multiprocessing`, or of loky in its image) is killed last, and only if it must be. It removes
+what a program has left in shared memory, when all that use the tracker are gone; nobody else does, until the machine is
+started again.
+
 Linux only. Elsewhere there are no subreapers: only the process group of a task is killed, and `children` is empty.
 """
 
@@ -18,10 +22,17 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Container, Set
+from collections.abc import Callable, Container, Iterable, Set
+from contextlib import suppress
 
 SIGKILL = 9
 _READ_BYTES = 1 << 12
+TRACKER_SECONDS = 1.0
+"""How long a resource tracker is spared, from when its task has ended. It takes some 10 ms."""
+_TRACKER = b".resource_tracker import main"
+"""In the command line of every resource tracker."""
+_LOOKED_AT_MAX = 1000
+"""Among more processes no tracker is looked for."""
 
 
 MARK = "PALPABLE_ZYGOTE"
@@ -33,11 +44,16 @@ class OwnChildren:
     """The children of the thread that made this object, for a process with one thread. One system call per look."""
 
     def __init__(self) -> None:
-        self.fd = -1
+        self.fd, self._has_proc = -1, True
         try:
             self.fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # not Linux, or a kernel without CONFIG_PROC_CHILDREN
             self._has_proc = os.path.isdir("/proc/self/task")
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether there is no way to find the children."""
+        return self.fd < 0 and not self._has_proc
 
     def has_more_than(self, count: int) -> bool:
         """Whether there are more children than that, zombies included. As cheap as can be."""
@@ -70,18 +86,26 @@ class OwnChildren:
 
 def children() -> set[int]:
     """Return the pids of all children of this process, whichever thread started them, zombies included."""
-    found: set[int] = set()
     try:
-        threads = os.listdir("/proc/self/task")
+        return _children_of("self")
     except FileNotFoundError:
-        return found
-    for thread in threads:
+        return _children_by_stat() if os.path.isdir("/proc/self/task") else set()
+
+
+def _children_of(pid: int | str) -> set[int]:
+    """Return the pids of all children of that process.
+
+    Raises:
+        FileNotFoundError: it is gone, or this kernel does not tell.
+    """
+    found: set[int] = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
         try:
-            with open(f"/proc/self/task/{thread}/children", "rb") as file:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found.update(map(int, file.read().split()))
         except FileNotFoundError:
-            if os.path.exists(f"/proc/self/task/{thread}"):
-                return _children_by_stat()
+            if os.path.exists(f"/proc/{pid}/task/{thread}"):
+                raise
     return found
 
 
@@ -98,12 +122,22 @@ def has_mark(pid: int, mark: str) -> bool:
         return False
 
 
-def kill_strays(known: Container[int], *, find: Callable[[], Set[int]] = children, give_up_seconds: float = 2.0) -> int:
+def kill_strays(
+    known: Container[int],
+    *,
+    find: Callable[[], Set[int]] = children,
+    groups: Iterable[int] = (),
+    give_up_seconds: float = 2.0,
+) -> int:
     """Kill and reap every child that is not in `known`, and what becomes a child by that, until none is left.
+
+    Resource trackers get the time to end by themselves, once all else is gone.
 
     Args:
         known: the pids of the children that are to stay.
         find: returns the pids of all children.
+        groups: of processes that have ended and were not waited for, so that nobody else's can have these numbers. They
+            are killed at once, with all that is forked meanwhile, unless that would kill a tracker.
         give_up_seconds: a killed process can hang in the kernel (a dead network disk); it is not waited for longer.
 
     Returns:
@@ -111,10 +145,19 @@ def kill_strays(known: Container[int], *, find: Callable[[], Set[int]] = childre
     """
     killed = 0
     hopeless: set[int] = set()
-    deadline = time.monotonic() + give_up_seconds
+    now = time.monotonic()
+    deadline, spared_until = now + give_up_seconds, now + TRACKER_SECONDS
     while strays := [pid for pid in find() if pid not in known and pid not in hopeless]:
         alive = [pid for pid in strays if not reap(pid)]
-        for pid in alive:
+        is_sparing = time.monotonic() < spared_until
+        trackers = {pid for pid in alive if is_sparing and is_tracker(pid)}
+        if trackers and len(trackers) == len(alive):
+            for pid in trackers:  # nobody is left who could use them
+                reap(pid, max(0.0, spared_until - time.monotonic()))
+            continue
+        victims = [pid for pid in alive if pid not in trackers]
+        spares_groups = is_sparing and (bool(trackers) or _has_tracker_below(victims))
+        for pid in victims:
             try:
                 os.kill(pid, SIGKILL)
                 killed += 1
@@ -122,8 +165,34 @@ def kill_strays(known: Container[int], *, find: Callable[[], Set[int]] = childre
                 continue
             except PermissionError:  # it runs as another user now
                 hopeless.add(pid)
-        hopeless.update(pid for pid in alive if not reap(pid, max(0.0, deadline - time.monotonic())))
+        for group in () if spares_groups else groups:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, SIGKILL)
+        hopeless.update(pid for pid in victims if not reap(pid, max(0.0, deadline - time.monotonic())))
     return killed
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether that process is a resource tracker, or says that it is. Not if that can't be told."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return _TRACKER in file.read(_READ_BYTES)
+    except OSError:
+        return False
+
+
+def _has_tracker_below(pids: Iterable[int]) -> bool:
+    """Whether one of the descendants of these processes is a resource tracker."""
+    rest = list(pids)
+    for _ in range(_LOOKED_AT_MAX):
+        if not rest:
+            return False
+        with suppress(OSError):
+            found = _children_of(rest.pop())
+            if any(is_tracker(pid) for pid in found):
+                return True
+            rest.extend(found)
+    return False
 
 
 def reap(pid: int, timeout_seconds: float = 0.0) -> bool:

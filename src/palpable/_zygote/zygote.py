@@ -131,7 +131,7 @@ class Zygote:
             self._child_signal.fd,
             self._children.fd,
             make_forker(os_calls.fork_or_minus_one, self._live, self._task_process.fail),
-            kill_strays=lambda: kill_strays(self._books.alive, find=self._children.pids),
+            kill_strays=self._kill_strays,
             on_not_forked=self._on_not_replaced,
             send_rest=self._send_rest,
         )
@@ -274,7 +274,7 @@ class Zygote:
         if pid not in self._books.alive:
             return  # it has ended meanwhile
         if order.grace_seconds <= 0:
-            self._signal_group(pid, SIGKILL)
+            self._kill(pid)
             return
         kill_at = time.monotonic() + order.grace_seconds
         if pid in self._books.kill_at:
@@ -287,7 +287,21 @@ class Zygote:
         now = time.monotonic()
         for pid in [pid for pid, moment in self._books.kill_at.items() if moment <= now]:
             del self._books.kill_at[pid]
+            self._kill(pid)
+
+    def _kill(self, pid: int) -> None:
+        """Kill a process that was not waited for yet; what it leaves is killed when it has ended."""
+        if self._children.is_blind:
             self._signal_group(pid, SIGKILL)
+        else:
+            os.kill(pid, SIGKILL)  # not its group, in which its resource tracker is
+
+    def _kill_strays(self, *ended: int) -> int:
+        """Kill what processes that have ended, and were not waited for, have left; return how many."""
+        if self._children.is_blind:
+            for pid in ended:
+                self._signal_group(pid, SIGKILL)
+        return kill_strays(self._books.alive, find=self._children.pids, groups=ended)
 
     def _signal_group(self, pid: int, number: int) -> None:
         """Send a signal to a process that was not waited for yet, and to its group."""
@@ -306,14 +320,13 @@ class Zygote:
             if spool is None:  # a stray that could not be killed in time, and has ended now
                 os.waitpid(pid, 0)
                 continue
-            # The zombie still holds the group's number: no other group can have it.
-            self._signal_group(pid, SIGKILL)
+            strays = 0
+            if self._children.is_blind or self._children.has_more_than(len(self._books.alive)):
+                # Before it is waited for: the zombie still holds the group's number, no other group can have it.
+                strays = self._kill_strays(pid)
             _, wait_status, usage = os.wait4(pid, 0)
             del self._books.alive[pid]
             self._books.kill_at.pop(pid, None)
-            strays = 0
-            if self._children.has_more_than(len(self._books.alive)):
-                strays = kill_strays(self._books.alive, find=self._children.pids)
             self._spools.give_back(spool)
             exits.append(
                 ProcessExit(
@@ -329,10 +342,12 @@ class Zygote:
     def _end_all(self) -> NoReturn:
         """The server is gone: kill every task process and what it leaves, and exit."""
         for pid in self._books.alive:
-            self._signal_group(pid, SIGKILL)
+            self._kill(pid)
+        for pid in self._books.alive:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self._kill_strays(*self._books.alive)
         for pid in self._books.alive:
             os.waitpid(pid, 0)
-        kill_strays((), find=self._children.pids)
         os._exit(0)
 
 
