@@ -125,6 +125,7 @@ def _check(client: Client, told: list[Told]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(140)  # it starts a server on each of the copies, one after the other: 25 to 45 s of work
 def test_what_clients_were_told_holds_on_the_files_as_they_were_in_that_moment(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     copies: list[tuple[Path, list[Told]]] = []
