@@ -63,12 +63,16 @@ NOT_PLAIN = {
 }
 
 
+UNSHARED = ("co_lnotab", "co_consts", "co_filename")
+"""Of the code: out of use, compared apart, and replaced by "<dynamic-code>" in newer versions of cloudpickle."""
+
+
 def facts_of(function: Any) -> dict[str, Any]:
     names = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__", "__annotations__")
     facts = {name: getattr(function, name) for name in (*names, "__dict__", "__closure__", "__globals__")}
     facts["builtins"] = function.__builtins__
     code = function.__code__
-    names_of_code = [name for name in dir(code) if name.startswith("co_") and name not in ("co_lnotab", "co_consts")]
+    names_of_code = [name for name in dir(code) if name.startswith("co_") and name not in UNSHARED]
     facts |= {name: value for name in names_of_code if not callable(value := getattr(code, name))}
     facts["consts"] = [repr(value).partition(" at 0x")[0] for value in code.co_consts]
     facts["positions"] = list(code.co_positions())
@@ -81,6 +85,7 @@ def test_it_makes_what_cloudpickle_makes(source: str) -> None:
     data = dumps_plain(function)
     assert data is not None and data.startswith(MARK)
     assert facts_of(loads_plain(data)) == facts_of(pickle.loads(dumps_by_value(function)))
+    assert loads_plain(data).__code__.co_filename == function.__code__.co_filename
     assert dumps_function(function).data == data
     assert dumps_plain(loads(data)) == data, "a function that came this way goes on the same way"
 
