@@ -1,7 +1,7 @@
 """A signal handler, or a `__del__`, uses the client in the middle of a call of the same client, and waits there.
 
-Where it comes is tried at every call and return of the code of the connection: between these no handler runs. Known, and
-not covered here: with isolation "task" such a call hangs now and then.
+Where it comes is tried at every call and return of the code of the connection: between these no handler runs.
+Known, and not covered here: with isolation "task" such a call hangs now and then.
 """
 
 from __future__ import annotations
