@@ -1,7 +1,6 @@
 """A signal handler, or a `__del__`, uses the client in the middle of a call of the same client, and waits there.
 
 Where it comes is tried at every call and return of the code of the connection: between these no handler runs.
-Known, and not covered here: with isolation "task" such a call hangs now and then.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from support.wait import wait_until
 WAIT_SECONDS = 20.0
 
 
-@pytest.fixture(params=["worker"])
+@pytest.fixture(params=["worker", "task"])
 def client(request: pytest.FixtureRequest) -> Any:
     with Server(num_workers=2, isolation=request.param) as server, server.client() as client:
         client.map(tasks.double, range(4))

@@ -139,6 +139,8 @@ class Leadership:
         if self._leader is not None:
             return False
         if self._followers and self._by_anyone:
-            next(iter(self._followers)).wake()
+            # The latest: an earlier one may be further down the stack of the same thread, interrupted by a signal
+            # handler that waits here too. It can't lead before that one is done.
+            next(reversed(self._followers)).wake()
             return False
         return True

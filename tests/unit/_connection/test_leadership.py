@@ -49,9 +49,22 @@ def test_a_follower_that_was_woken_to_lead_and_leaves_instead_wakes_the_next() -
     for follower in (second, third):
         _elsewhere(lambda follower=follower: leadership.claim(follower, (), may_lead=True))  # type: ignore[misc]
     leadership.leave(first)
-    assert not _is_awake(third)
-    leadership.leave(second)
-    assert _is_awake(third)
+    assert not _is_awake(second)
+    leadership.leave(third)
+    assert _is_awake(second)
+
+
+def test_who_waits_in_a_signal_handler_is_woken_before_whom_it_interrupted() -> None:
+    leadership, interrupted, nested = Leadership(by_anyone=True), _blocked(), _blocked()
+    leadership.background = object()
+    assert _elsewhere(leadership.claim_in_background) is True
+    assert leadership.claim(interrupted, (), may_lead=True) is Role.FOLLOWER
+    assert leadership.claim(nested, (), may_lead=True) is Role.FOLLOWER
+    _elsewhere(leadership.leave_in_background)
+    assert _is_awake(nested) and not _is_awake(interrupted)
+    assert leadership.claim(nested, (), may_lead=True) is Role.LEADER
+    leadership.leave(nested)
+    assert _is_awake(interrupted)
 
 
 def test_leaving_twice_does_no_harm_and_watchers_are_taken_off() -> None:
