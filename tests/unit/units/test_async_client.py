@@ -502,10 +502,15 @@ def test_it_works_on_uvloop_too(fake_server: FakeServer) -> None:
         assert runner.run(main()) == (list(range(0, 600, 2)), 3_000_000)
 
 
-def test_inside_a_task_every_wait_is_told(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def inside_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is one of a task, as it seems."""
     monkeypatch.setenv("PALPABLE_TASK_ID", "parent")
     monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
 
+
+@pytest.mark.usefixtures("inside_a_task")
+def test_inside_a_task_every_wait_is_told(fake_server: FakeServer) -> None:
     async def work(client: AsyncClient) -> None:
         fake_server.hold()
         waiting = asyncio.create_task(client.map(double, [1, 2]))
@@ -517,11 +522,10 @@ def test_inside_a_task_every_wait_is_told(fake_server: FakeServer, monkeypatch: 
     assert [len(wait.task_ids) for wait in fake_server.received_of(BeginWait)] == [2]
 
 
+@pytest.mark.usefixtures("inside_a_task")
 def test_inside_a_task_a_client_of_another_server_is_one_like_all_and_connects_again(
     fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PALPABLE_TASK_ID", "parent")
-    monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
     fake_server.task_token = "another"
 
     async def work(client: AsyncClient) -> None:
@@ -540,11 +544,8 @@ def test_inside_a_task_a_client_of_another_server_is_one_like_all_and_connects_a
     assert not fake_server.received_of(BeginWait)
 
 
-def test_a_connection_of_no_task_does_not_go_on_over_a_socket_of_one(
-    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PALPABLE_TASK_ID", "parent")
-    monkeypatch.setenv("PALPABLE_TASK_TOKEN", "token")
+@pytest.mark.usefixtures("inside_a_task")
+def test_a_connection_of_no_task_does_not_go_on_over_a_socket_of_one(fake_server: FakeServer) -> None:
     fake_server.task_token = "another"
 
     async def work(client: AsyncClient) -> None:
