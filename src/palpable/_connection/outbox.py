@@ -44,6 +44,7 @@ SMALL_RESULT_BYTES = 1 << 12
 WATCHED_AT_ONCE = 5000
 """Ids in one `WatchResults`: some hundred kilobytes, which every server accepts."""
 NESTED_LOOK_SECONDS = 0.0005
+"""Between two looks whether another thread is done with sending."""
 DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 """Not on Windows: there a send waits until everything is taken."""
 
