@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import shared_servers
 from support.leaks import find_leaks, kill_leaked, take_stock
 
 if TYPE_CHECKING:
     from palpable import Client, Server
+
+SERVERS = {"server": 2, "lone_server": 1}
+"""How many workers they have."""
 
 
 def pytest_configure() -> None:
@@ -50,6 +54,10 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest, _own_folders: None) 
     if not _may_leave_something(request.node):
         yield
         return
+    if _shares_servers(request.node):  # which are there before and after
+        for name, num_workers in SERVERS.items():
+            if name in request.fixturenames:
+                shared_servers.shared_server(request.getfixturevalue("shared_folder"), num_workers)
     folders = [request.getfixturevalue("tmp_path")]
     before = take_stock(folders)
     yield
@@ -63,13 +71,36 @@ def _may_leave_something(node: pytest.Item) -> bool:
     return not {"unit", "property"} & set(node.path.parts)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A running server with two workers."""
+@pytest.fixture(scope="session")
+def shared_folder(_own_folders: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the servers that many tests share, which end with the last test."""
+    yield tmp_path_factory.mktemp("shared")
+    shared_servers.close_all()
+
+
+def _shares_servers(node: pytest.Item) -> bool:
+    return bool(node.get_closest_marker("shared_server")) and not node.get_closest_marker("own_server")
+
+
+def _server(request: pytest.FixtureRequest, num_workers: int) -> Iterator[Server]:
+    """A server of the test's own, or one that it shares (`support/shared_servers.py`)."""
     from palpable import Server
 
-    with Server(logging_folder=str(tmp_path / "logs"), num_workers=2) as server:
+    if _shares_servers(request.node):
+        server = shared_servers.shared_server(request.getfixturevalue("shared_folder"), num_workers)
         yield server
+        shared_servers.settle(server)
+    else:
+        with Server(
+            logging_folder=str(request.getfixturevalue("tmp_path") / "logs"), num_workers=num_workers
+        ) as server:
+            yield server
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A running server with two workers."""
+    yield from _server(request, SERVERS["server"])
 
 
 @pytest.fixture
@@ -80,12 +111,9 @@ def client(server: Server) -> Iterator[Client]:
 
 
 @pytest.fixture
-def lone_server(tmp_path: Path) -> Iterator[Server]:
+def lone_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server with a single worker: what must not deadlock, must not deadlock here."""
-    from palpable import Server
-
-    with Server(logging_folder=str(tmp_path / "logs"), num_workers=1) as server:
-        yield server
+    yield from _server(request, SERVERS["lone_server"])
 
 
 @pytest.fixture

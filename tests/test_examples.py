@@ -18,14 +18,14 @@ EXPECTED = sorted((EXAMPLES / "expected").glob("*.txt"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
-def _run(program: Path, *arguments: object, folder: Path | None = None) -> str:
+def _run(program: Path, *arguments: object, folder: Path | None = None, timeout_seconds: float = 50) -> str:
     runner = ["bash"] if program.suffix == ".sh" else [sys.executable, "-W", "error"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         [*runner, str(program), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=timeout_seconds,
         env={**os.environ, "PATH": path},
         cwd=folder,
     )
@@ -70,8 +70,9 @@ def _stored(cell: dict[str, Any], kind: str) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # two thousand files, each read by a process, beside other tests
 def test_the_demo_counts_the_whole_standard_library() -> None:
-    output = _run(EXAMPLES / "stdlib_census.py")
+    output = _run(EXAMPLES / "stdlib_census.py", timeout_seconds=170)
     assert "most branching files" in output
     assert "SyntaxError" in output
     assert re.search(r"tasks in .* s: [\d,]+ tasks per second", output)

@@ -23,6 +23,8 @@ from palpable.units.task_result import TaskResult
 from support import tasks
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 @pytest.fixture
 def client(lone_server: Server) -> Iterator[Client]:
@@ -130,6 +132,7 @@ def test_a_result_that_run_procedure_handed_back_is_taken(client: Client) -> Non
     assert client.query_result(result.task_id) is None
 
 
+@pytest.mark.own_server
 def test_quit_stops_the_server(lone_server: Server, client: Client) -> None:
     client.quit()
     wait_until(lambda: not lone_server.is_listening)

@@ -12,6 +12,8 @@ from palpable import Client, RunFunction, TaskResult
 from palpable.units.task_exceptions import PalpableError, TaskCrashed, TaskFailed
 from support import tasks
 
+pytestmark = pytest.mark.shared_server
+
 
 def _end(client: Client, function: Any, *args: Any) -> TaskResult:
     return client.run_procedure(RunFunction(function, *args), waiting_seconds=-1)

@@ -13,6 +13,8 @@ from palpable import Client, TaskCancelled
 from support import tasks
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 @pytest.mark.parametrize("isolation", ["task", "worker"])
 def test_it_runs_no_earlier_than_it_may(client: Client, isolation: Any) -> None:

@@ -15,6 +15,8 @@ from palpable import Client, ServerUnreachable
 from palpable.units.messenger import Messenger
 from support import tasks
 
+pytestmark = pytest.mark.shared_server
+
 Isolation = Literal["task", "worker"]
 both_isolations = pytest.mark.parametrize("isolation", ["task", "worker"])
 

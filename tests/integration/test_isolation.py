@@ -17,12 +17,15 @@ from support import tasks
 from support.processes import is_alive, server_process, task_processes, zygote_processes
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 def test_every_task_has_a_process_of_its_own(lone_client: Client) -> None:
     pids = lone_client.map(tasks.own_pid, range(20))
     assert len(set(pids)) == 20
 
 
+@pytest.mark.own_server
 def test_a_task_process_is_neither_the_server_nor_a_zygote(client: Client) -> None:
     keepers = {server_process().pid, *(zygote.pid for zygote in zygote_processes())}
     assert not keepers & set(client.map(tasks.own_pid, range(10)))
@@ -182,6 +185,7 @@ def test_the_process_of_a_task_is_gone_once_its_exit_status_is_known(client: Cli
     assert not is_alive(result.data)
 
 
+@pytest.mark.own_server
 def test_idle_task_processes_wait_ahead_of_the_tasks(client: Client) -> None:
     # All of them: the zygotes start side by side, and a task may go to any process that is there by then.
     wait_until(lambda: client.get_status()["processes"]["idle"] == 4)

@@ -16,6 +16,8 @@ from palpable.units.task_exceptions import TaskCrashed, UnknownTask
 from support import tasks
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 @pytest.fixture(params=["task", "worker"])
 def each_isolation(request: pytest.FixtureRequest, client: Client) -> Client:
@@ -183,6 +185,7 @@ def test_output_that_is_no_utf8_does_no_harm(client: Client) -> None:
     assert client.logs(future.task_id).startswith("caf")
 
 
+@pytest.mark.own_server
 def test_messages_to_the_messenger_land_in_the_log_and_in_the_log_files(
     server: Server, client: Client, tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from palpable.units.task_exceptions import NotPicklable, NotUnpicklable, Palpabl
 from support import tasks
 from support.scripts import run_script
 
+pytestmark = pytest.mark.shared_server
+
 
 def test_lambdas_closures_and_partials_are_functions_like_any_other(client: Client) -> None:
     offset = 10

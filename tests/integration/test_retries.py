@@ -16,6 +16,8 @@ from support import tasks
 from support.scripts import run_script
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 @pytest.fixture(params=["task", "worker"])
 def eager(client: Client, request: pytest.FixtureRequest) -> ClientView:

@@ -18,6 +18,8 @@ from palpable.units.task_exceptions import NotPicklable, PayloadTooLarge, TaskCr
 from support import tasks
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 def sleep_a_chunk(number: int) -> int:
     """Take as long as a chunk should."""
@@ -156,6 +158,7 @@ def test_closing_it_cancels_the_rest(
     assert begun <= next(read) <= 30 + most_ahead
 
 
+@pytest.mark.own_server
 def test_the_window_is_kept_while_the_first_result_is_slow(client: Client, warm: Client, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     read = itertools.count()

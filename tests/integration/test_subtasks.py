@@ -21,6 +21,8 @@ from support import tasks
 from support.processes import wait_gone
 from support.wait import wait_until
 
+pytestmark = pytest.mark.shared_server
+
 
 @contextmanager
 def _watch_running(server: Server) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from support import shared_servers
 from support.processes import descendants, describe
 
 
@@ -25,17 +26,27 @@ class Belongings(NamedTuple):
 
 
 def take_stock(folders: list[Path]) -> Belongings:
-    """Return what is held now: `folders` and the folder for temporary files are searched for files."""
+    """Return what is held now: `folders` and the folder for temporary files are searched for files.
+
+    What belongs to servers that are shared by tests is left out.
+    """
+    shared = shared_servers.pids()
     descriptors = set()
     for name in os.listdir("/proc/self/fd"):
         try:
             descriptors.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
         except FileNotFoundError:  # the descriptor of this very listing
             continue
-    files = {str(path) for path in Path(tempfile.gettempdir()).rglob("*")}
+    theirs = shared_servers.folders()
+    files = {
+        str(path)
+        for path in Path(tempfile.gettempdir()).rglob("*")
+        if not any(folder in path.parents for folder in theirs)
+    }
     files |= {str(path) for folder in folders for path in folder.rglob("*") if path.is_socket()}
     threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
-    return Belongings(frozenset(descendants()), threads, frozenset(descriptors), frozenset(files))
+    own = descendants() - shared - shared_servers.pids()  # one that was forked meanwhile too
+    return Belongings(frozenset(own), threads, frozenset(descriptors), frozenset(files))
 
 
 def find_leaks(before: Belongings, folders: list[Path], timeout_seconds: float = 5.0) -> list[str]:

@@ -437,13 +437,18 @@ class Outbox:
             self._changes += 1
 
     def _join_small(self) -> None:
-        """Put several small frames into one, for one system call. The caller holds the lock, and is the writer."""
-        changes, frames = self._changes, self._frames
+        """Put several small frames into one, for one system call. The caller holds the lock, and is the writer.
+
+        A signal handler that comes meanwhile may add frames, send them and take them away, or send a part of the first.
+        """
+        changes = self._changes
+        frames = self._frames.copy()
         if len(frames) < 2:
             return
         data = [frame.data for frame in frames]
-        if sum(map(len, data)) > BATCH_MAX_BYTES or frames[0].counts:  # then a part of it is sent
+        if sum(map(len, data)) > BATCH_MAX_BYTES:
             return
-        joined = deque([_Frame(bytearray().join(data))])
-        if self._changes == changes:
+        first, joined = frames[0], deque([_Frame(bytearray().join(data))])
+        # No call between the comparison and the change, hence no interrupt.
+        if self._changes == changes and not first.counts:
             self._frames = joined

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -209,6 +212,33 @@ def test_a_socket_that_takes_no_more_leaves_the_rest_for_later() -> None:
 
     assert outbox.flush(wire.send, wait_writable)
     assert wire.messages == [GetStatus(request_id=1)]
+
+
+def test_who_interrupts_it_at_any_step_sends_and_nothing_is_lost_or_sent_twice() -> None:
+    for step in count():
+        outbox, wire, steps, was_interrupted = Outbox(), Wire(at_most=11), count(), False
+        outbox.add(GetStatus(request_id=1))
+        outbox.add(GetStatus(request_id=2))
+
+        def interrupt(frame: FrameType, event: str, arg: object) -> None:
+            nonlocal was_interrupted
+            if frame.f_code.co_filename.endswith("/outbox.py") and next(steps) == step:  # noqa: B023
+                was_interrupted = True
+                wire.is_full = False  # noqa: B023
+                outbox.add(GetStatus(request_id=3))  # noqa: B023
+                outbox.flush(wire.send, None)  # noqa: B023
+
+        sys.setprofile(interrupt)
+        try:
+            outbox.flush(wire.send, None)
+        finally:
+            sys.setprofile(None)
+        outbox.flush(wire.send, None)
+        ids = [message.request_id for message in wire.messages]
+        assert ids == sorted([1, 2, *([3] if was_interrupted else [])]), step
+        if not was_interrupted:
+            break
+    assert step > 20
 
 
 def test_what_another_thread_adds_while_one_sends_is_sent_by_that_one() -> None:
