@@ -29,9 +29,9 @@ test: lint types docs
 	$(PYTEST) $(PYTEST_ARGS)
 	$(BIN)/python tools/other_pythons.py
 
-# What `tools/other_pythons.py` runs in an environment of each other Python: all that is quick, and of the tests with real
-# servers those where a version of Python can make a difference.
-QUICK = tests/unit tests/property tests/contract tests/compat \
+# What `tools/other_pythons.py` runs in an environment of each other Python: what is quick and where a version of Python
+# can make a difference. The property tests are of code that decides, and takes nothing from the interpreter but arithmetic.
+QUICK = tests/unit tests/contract tests/compat \
 	$(patsubst %,tests/integration/test_%.py,isolation pickling subtasks what_comes_back worker_mode)
 test-quick: $(VENV)/.test
 	$(PYTEST) -m "not slow and not stress" $(QUICK) $(PYTEST_ARGS)

@@ -58,6 +58,8 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest, _own_folders: None) 
         for name, num_workers in SERVERS.items():
             if name in request.fixturenames:
                 shared_servers.shared_server(request.getfixturevalue("shared_folder"), num_workers)
+    else:  # it may look for servers, and end those that it finds
+        shared_servers.close_all()
     folders = [request.getfixturevalue("tmp_path")]
     before = take_stock(folders)
     yield

@@ -270,7 +270,7 @@ def test_tasks_can_import_what_is_in_the_folder_of_the_server(serve: Serve, tmp_
 
 
 def test_the_settings_of_a_server_are_those_of_its_options(serve: Serve, tmp_path: Path) -> None:
-    serve("--isolation", "worker", "--task-timeout-seconds", 0.2, "--log-folder", tmp_path / "logs")
+    serve("--isolation", "worker", "--task-timeout-seconds", 2, "--log-folder", tmp_path / "logs")
     with Client() as client:
         pids = {client.run(tasks.own_pid, None) for _ in range(3)}
         assert len(pids) <= 2
