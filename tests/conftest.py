@@ -65,6 +65,7 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest, _own_folders: None) 
     yield
     leaks = find_leaks(before, folders)
     if leaks:
+        shared_servers.close_all()  # else they are taken for what is left behind
         kill_leaked(before)
         pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
 

@@ -107,7 +107,8 @@ def test_a_zygote_that_dies_while_no_file_descriptor_is_free_is_replaced_when_on
         assert client.run(tasks.double, 1) == 2
         assert server.pid is not None
         with _no_file_descriptor_free(server.pid):
-            _kill_zygotes()
+            # Until a killed zygote has ended its processes live: one could take the task, and be killed with it.
+            wait_gone(_kill_zygotes())
             wait_until(lambda: "has left behind is not ended yet" in _server_log(logs))
         assert client.submit(tasks.double, 2).result(timeout=20) == 4
 

@@ -12,7 +12,6 @@ import secrets
 
 import psutil
 
-from support import shared_servers
 from support.wait import wait_until
 
 RUN_MARK = "PALPABLE_TEST_RUN"
@@ -66,9 +65,8 @@ def describe(pid: int) -> str:
 
 
 def server_process() -> psutil.Process:
-    """The server process started by this process; there must be exactly one, but for those shared by tests."""
-    own = [child for child in psutil.Process().children() if child.pid not in shared_servers.server_pids()]
-    children = [child for child in own if "palpable" in " ".join(child.cmdline())]
+    """The server process started by this process; there must be exactly one."""
+    children = [child for child in psutil.Process().children() if "palpable" in " ".join(child.cmdline())]
     assert len(children) == 1, f"expected one server process, found {[describe(child.pid) for child in children]}"
     return children[0]
 

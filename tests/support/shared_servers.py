@@ -77,11 +77,6 @@ def folders() -> list[Path]:
     return [Path(str(server.address)).parent for server in _servers.values()]
 
 
-def server_pids() -> set[int]:
-    """The server processes themselves."""
-    return {server.pid for server in _servers.values() if server.pid is not None}
-
-
 def _strangers(server: Server) -> list[psutil.Process]:
     """What is in the tree of the server and was not forked from a zygote of it."""
     found = []
