@@ -104,6 +104,8 @@ class Interrupt:
 def interrupted(read: Callable[[], object], number: int) -> bool:
     """Call `read`; return whether it was interrupted before it had that many steps."""
     traced = sys.gettrace()  # e.g. of coverage
+    # Python 3.12 shows single steps from the first `settrace` on that comes after a frame has asked for them.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(Interrupt(number))
     try:
         read()
