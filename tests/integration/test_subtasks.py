@@ -300,6 +300,7 @@ def _calls(client: Client) -> list[Any]:
     """Every way to wait for results."""
     running = client.submit(tasks.double, 6)
     assert concurrent.futures.wait([running], timeout=20).done
+    left = client.run_procedure(RunFunction(tasks.double, 8), waiting_seconds=0)
     return [
         client.run(tasks.double, 1),
         client.map(tasks.double, [2, 3]),
@@ -307,7 +308,7 @@ def _calls(client: Client) -> list[Any]:
         client.submit(tasks.double, 5).result(20),
         running.result(),
         client.run_procedure(RunFunction(tasks.double, 7), waiting_seconds=-1).data,
-        client.result(client.submit(tasks.double, 8).task_id, timeout_seconds=20),
+        client.result(left.task_id, timeout_seconds=20),
     ]
 
 

@@ -5,6 +5,9 @@ Runs in: installed in the zygote, after its own imports; at work in task process
 A finder at the head of `sys.meta_path` asks the other finders, as the import system would, and has the loader it gets
 note the time. It sees only modules that are not loaded yet, so a task that imports nothing new pays nothing. Times
 include the imports that a module makes itself.
+
+The order counts: `asyncio` imports `_asyncio`, which imports `asyncio`. The other way round `asyncio` finds a half-made
+`_asyncio`, and does without it, in silence. So what is preloaded is imported as the task did: the outer one first.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class ImportClock:
 
     def __init__(self) -> None:
         self.costs: dict[str, float] = {}
-        """The seconds spent on each, by name."""
+        """The seconds spent on each, by name, in the order in which their imports began."""
         self._folders = installed_folders()
 
     def take_costs(self) -> dict[str, float]:
@@ -56,6 +59,7 @@ class ImportClock:
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module  # the loader is as it was, also for whoever looks at it later
+            self.costs[name] = 0.0  # its place: before those that it imports
             start = time.perf_counter()
             try:
                 execute(module)
@@ -63,6 +67,8 @@ class ImportClock:
                 seconds = time.perf_counter() - start
                 if seconds >= MIN_SECONDS:
                     self.costs[name] = round(seconds, 4)
+                else:
+                    self.costs.pop(name, None)
 
         loader.exec_module = exec_module
 

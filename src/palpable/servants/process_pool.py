@@ -71,7 +71,7 @@ class ProcessPool:
         self._next_generation: list[ZygoteHandle] = []
         """Those that will take the place of all that fork, once all of them are ready."""
         self._ready_next: set[ZygoteHandle] = set()
-        self._generation_wants: set[str] = set()
+        self._generation_wants: dict[str, None] = {}
         """What the next generation is to have learned."""
         self._zygote_count = zygote_count
         self._idle: dict[ZygoteHandle, deque[tuple[int, socket.socket, str]]] = {}
@@ -80,7 +80,7 @@ class ProcessPool:
         self._wanted_count = 0
         self._is_closing = False
         self._is_renewing = False
-        self._learned: set[str] = set()
+        self._learned: dict[str, None] = {}
         self._prepared: dict[str, None] = {}
         """The modules that functions of tasks are in, in the order of their first appearance."""
         self._check_stale_at = 0.0
@@ -138,13 +138,13 @@ class ProcessPool:
             self._share_out()
 
     def learn(self, imported: dict[str, float]) -> None:
-        """Tasks imported these modules, at that cost in seconds: preload the dear ones from now on."""
+        """Tasks imported these modules, at that cost in seconds: preload the dear ones from now on, in this order."""
         dear = {
-            name
+            name: None
             for name, seconds in imported.items()
             if seconds >= PRELOAD_SECONDS and name not in self.preload and name not in self.refused
         }
-        if not dear <= self._learned and len(self.preload) + len(self._learned) < PRELOAD_MAX:
+        if not dear.keys() <= self._learned.keys() and len(self.preload) + len(self._learned) < PRELOAD_MAX:
             self._learned |= dear
             self._renew()
 
@@ -185,7 +185,7 @@ class ProcessPool:
     def _start_zygote(self, generation: list[ZygoteHandle]) -> None:
         """Start one more. If the system has no room for it now, say so, and try again soon for those that serve."""
         zygote: ZygoteHandle = ZygoteHandle(
-            self._make_settings([*self.preload, *sorted(self._learned)]),
+            self._make_settings([*self.preload, *self._learned]),
             on_ready=lambda ready: self._on_ready(zygote, ready),
             on_forked=lambda processes: self._on_forked(zygote, processes),
             on_exited=lambda exits: self._on_zygote_exits(zygote, exits),
@@ -213,7 +213,8 @@ class ProcessPool:
             if name not in self.refused:
                 self.refused[name] = reason
                 logger.warning("%s is not preloaded: %s", name, reason)
-        self._learned -= self.refused.keys()
+        for name in self.refused:
+            self._learned.pop(name, None)
         if self._first_ready is not None and not self._first_ready.done():
             self._first_ready.set_result(None)
         if self._prepared:
@@ -229,7 +230,7 @@ class ProcessPool:
         if self._is_renewing or self._is_closing:
             return
         self._is_renewing = True
-        self._generation_wants = set(self._learned)
+        self._generation_wants = self._learned.copy()
         self._ready_next = set()
         for _ in range(self._zygote_count):
             self._start_zygote(self._next_generation)
@@ -360,6 +361,6 @@ class ProcessPool:
                 {"pid": zygote.pid, "idle": len(self._idle[zygote]), "busy": len(self._links[zygote])}
                 for zygote in self._zygotes
             ],
-            "preloaded": [*self.preload, *sorted(self._learned)],
+            "preloaded": [*self.preload, *self._learned],
             "not_preloaded": dict(self.refused),
         }

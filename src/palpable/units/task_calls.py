@@ -62,6 +62,8 @@ class TaskCalls:
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit `function(*args, **kwargs)` as a task, and return its future at once.
 
+        The result is for the future: once this client has it, the server lets go of it, and knows the task no more.
+
         Raises:
             NotPicklable: the function or an argument can't be sent; the message says which.
             PayloadTooLarge: they are larger than the server accepts.
