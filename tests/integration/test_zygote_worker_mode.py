@@ -172,3 +172,33 @@ def test_a_failure_and_the_cpu_time_belong_to_their_task(tmp_path: Path) -> None
         worker.close()
 
     serve(tmp_path, test)
+
+
+def test_what_a_thread_does_between_two_tasks_is_charged_to_neither(tmp_path: Path) -> None:
+    def task(path: str) -> None:
+        import threading
+
+        def work() -> None:
+            until = time.thread_time() + 0.2
+            while time.thread_time() < until:
+                pass
+            open(path, "w").close()
+
+        if path:
+            threading.Thread(target=work).start()
+
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        done = tmp_path / "done"
+        await worker.send(task, {"t0": (str(done),)})
+        first = await worker.ended()
+        deadline = time.monotonic() + 20
+        while not done.exists() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        assert done.exists()
+        await asyncio.sleep(0.05)
+        await worker.send(task, {"t1": ("",)})
+        assert max(first.cpu_seconds, (await worker.ended()).cpu_seconds) < 0.1
+        worker.close()
+
+    serve(tmp_path, test)

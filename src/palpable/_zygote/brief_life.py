@@ -27,7 +27,7 @@ from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
 from palpable._wire.plain_function import loads_plain
 from palpable._zygote import output
 from palpable._zygote.hot_memory import copy_of
-from palpable._zygote.os_calls import RESERVED_BYTES, dup2, getppid, reserve_variable, strcpy
+from palpable._zygote.os_calls import RESERVED_BYTES, dup2, getppid, reserve_variable, room_of, strcpy
 from palpable.units.messenger import Messenger
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def make_life(
     decode, encode_into = Decoder(RunTasks).decode, Encoder().encode_into
     from_bytes, atoms, modules = int.from_bytes, ATOMS, sys.modules
     environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
-    task_id_address = process.task_id_address = reserve_variable(b"PALPABLE_TASK_ID")
+    task_id_address = reserve_variable(b"PALPABLE_TASK_ID")
+    process.task_id_room = room_of(task_id_address)
     token_address = reserve_variable(b"PALPABLE_TASK_TOKEN")
     os.environb[b"PALPABLE_ATTEMPT"] = b"1"
     messenger = Messenger("", 1, None, "", process.get_connection, process.send)

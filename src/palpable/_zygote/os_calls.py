@@ -165,6 +165,11 @@ def reserve_variable(name: bytes) -> Any:
     return ctypes.c_void_p(getenv(name))
 
 
+def room_of(address: Any) -> memoryview:
+    """Return the room of a reserved variable to be written to: what `strcpy` does in half the time, in more pages."""
+    return memoryview((ctypes.c_char * (RESERVED_BYTES + 1)).from_address(address.value)).cast("B")
+
+
 strcpy: Callable[[Any, bytes], int] = _libc["strcpy"]
 getrandom: Any = getattr(_libc, "getrandom", None)
 """None where libc has no such function."""

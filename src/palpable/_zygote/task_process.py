@@ -34,8 +34,6 @@ from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from msgspec.structs import replace
-
 from palpable._connection import inside
 from palpable._wire.chunk_failure import dumps_chunk_failure
 from palpable._wire.error_names import names_of_bases
@@ -43,9 +41,9 @@ from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import MODULE_NOT_FOUND, dumps_exception, dumps_result, loads
 from palpable._zygote import output
-from palpable._zygote.os_calls import RESERVED_BYTES, strcpy
+from palpable._zygote.kept_life import keep_running
+from palpable._zygote.os_calls import RESERVED_BYTES
 from palpable._zygote.prepared_modules import PreparedModules
-from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger
 
 if TYPE_CHECKING:
@@ -80,12 +78,12 @@ class TaskProcess:
         self.connection: Connection | None = None
         self.lock = Lock()
         self.pid = 0
-        self.task_id_address: Any = None
+        self.task_id_room: memoryview | None = None
         """Where the variable PALPABLE_TASK_ID has room reserved (see `os_calls.reserve_variable`)."""
         self._task_id: bytes | None = None
-        self._orders: deque[TaskOrder] = deque()
-        self._take_backs = 0
-        self._functions: OrderedDict[str, Any] = OrderedDict()
+        self.orders: deque[TaskOrder] = deque()
+        self.take_backs = 0
+        self.functions: OrderedDict[str, Any] = OrderedDict()
         self._pickled_functions: dict[str, bytes] = {}
         self._chunk: Any = iter(())
         """Those params of the running chunk that are still to come."""
@@ -104,17 +102,17 @@ class TaskProcess:
         first = messages[0]
         if first.isolation == "task":
             self._pickled_functions = first.functions
-            ended = self._ended(first.tasks[0], self._attempt(first.tasks[0]))
+            ended = self.ended(first.tasks[0], self.attempt(first.tasks[0]))
             output.flush()
             self.end(ended)
         for message in messages:
             self._take_orders(message)
-        self._work(int.from_bytes(ancillary[0][2][:4], sys.byteorder))
+        keep_running(self, int.from_bytes(ancillary[0][2][:4], sys.byteorder))
 
     def end(self, ended: TaskEnded) -> NoReturn:
         """Send the end of the only task, and end this process."""
-        self._send_last(ended)
-        self._exit_cleanly(0)
+        self.send_last(ended)
+        self.exit_cleanly(0)
 
     def fail(self, error: BaseException) -> NoReturn:
         """End this process because of an error that is not the task's."""
@@ -122,59 +120,21 @@ class TaskProcess:
         output.flush()
         os._exit(1)
 
-    def _work(self, claim_fd: int) -> NoReturn:
-        """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
-        orders, meter = self._orders, UsageMeter()
-        output_to = output.end()
-        while True:
-            claim = self._claim(claim_fd)
-            if not orders or claim[0] != self._take_backs:
-                self._read_orders_for(claim[0])
-            order = orders.popleft()
-            meter.begin()
-            payload = self._attempt(order)
-            output.flush()
-            elapsed_seconds, cpu_seconds, peak_memory_bytes = meter.end()
-            # What a thread of an earlier task has written since that ended belongs to this one: to nobody, else.
-            output_from, output_to = output_to, output.end()
-            if type(payload) is bytes and not self.clock.costs:
-                ended = TaskEnded(
-                    task_id=order.task_id,
-                    is_successful=True,
-                    payload=payload,
-                    elapsed_seconds=elapsed_seconds,
-                    cpu_seconds=cpu_seconds,
-                    peak_memory_bytes=peak_memory_bytes,
-                    output_from=output_from,
-                    output_to=output_to,
-                )
-            else:
-                ended = replace(
-                    self._ended(order, payload),
-                    elapsed_seconds=elapsed_seconds,
-                    cpu_seconds=cpu_seconds,
-                    peak_memory_bytes=peak_memory_bytes,
-                    output_from=output_from,
-                    output_to=output_to,
-                )
-            self._send_last(ended)
+    def wait_for_claim(self, claim_fd: int) -> bytes:
+        """Return the next byte of the claim pipe; end this process if the server is done with it.
 
-    def _claim(self, claim_fd: int) -> bytes:
-        """Wait for a byte of the claim pipe and return it; end this process if the server is done with it."""
+        To be called when nothing can be read from it: the pipe is the server's too, and does not block there.
+        """
         while True:
-            try:
-                if claim := os.read(claim_fd, 1):
-                    return claim
-                self._exit_cleanly(0)
-            except BlockingIOError:
-                # The pipe is the server's too, and does not block there; nothing to do yet.
-                poll = select.poll()
-                poll.register(claim_fd, select.POLLIN)
-                poll.register(SOCKET_FD, getattr(select, "POLLRDHUP", 0))
-                if any(fd == SOCKET_FD for fd, _ in poll.poll()):
-                    self._exit_cleanly(0)
+            poll = select.poll()
+            poll.register(claim_fd, select.POLLIN)
+            poll.register(SOCKET_FD, getattr(select, "POLLRDHUP", 0))
+            if any(fd == SOCKET_FD for fd, _ in poll.poll()):
+                self.exit_cleanly(0)
+            with suppress(BlockingIOError):
+                return os.read(claim_fd, 1)
 
-    def _exit_cleanly(self, code: int) -> NoReturn:
+    def exit_cleanly(self, code: int) -> NoReturn:
         """End this process, and remove what would stay on disk: the folder for temporary files of `multiprocessing`."""
         util = sys.modules.get("multiprocessing.util")
         if util:
@@ -194,22 +154,34 @@ class TaskProcess:
 
     # --- one task -------------------------------------------------------------------------------------------------
 
-    def _ended(self, order: TaskOrder, payload: bytes | TaskEnded) -> TaskEnded:
-        """Return what there is to say of a task, given what `_attempt` returned."""
+    def ended(self, order: TaskOrder, payload: bytes | TaskEnded) -> TaskEnded:
+        """Return what there is to say of a task, given what `attempt` returned."""
         if isinstance(payload, TaskEnded):
             return payload
         imported = self.clock.take_costs() if self.clock.costs else {}
         return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
-    def _attempt(self, order: TaskOrder) -> bytes | TaskEnded:
+    def attempt(self, order: TaskOrder) -> bytes | TaskEnded:
         """Run the task; return its pickled result, or all there is to say of its failure."""
+        self.enter_environment(order)
+        done: list[Any] = []
+        try:
+            return dumps_result(self._run(order, done))
+        except SystemExit as request:
+            self.exit(request)
+        except BaseException as error:
+            return self.failure(order.task_id, error, done)
+
+    def enter_environment(self, order: TaskOrder) -> None:
+        """Have the environment variables tell of this task."""
         # What `os.environb[name] = value` does, without the checks: a fifth of the memory pages written to.
         environ = self._environ
         task_id = order.task_id.encode()
         if environ.get(b"PALPABLE_TASK_ID") is not self._task_id or len(task_id) > RESERVED_BYTES:
-            self.task_id_address = None  # a task has changed it, so it may be elsewhere now
-        if self.task_id_address is not None:
-            strcpy(self.task_id_address, task_id)  # `putenv` is slow, and keeps all it was ever given
+            self.task_id_room = None  # a task has changed it, so it may be elsewhere now
+        if self.task_id_room is not None:
+            # `putenv` is slow, and keeps all it was ever given.
+            self.task_id_room[: len(task_id) + 1] = task_id + b"\0"
         else:
             putenv(b"PALPABLE_TASK_ID", task_id)
         environ[b"PALPABLE_TASK_ID"] = self._task_id = task_id
@@ -219,13 +191,6 @@ class TaskProcess:
         if environ.get(b"PALPABLE_ATTEMPT") != (attempt := b"%d" % order.attempt):
             environ[b"PALPABLE_ATTEMPT"] = attempt
             putenv(b"PALPABLE_ATTEMPT", attempt)
-        done: list[Any] = []
-        try:
-            return dumps_result(self._run(order, done))
-        except SystemExit as request:
-            self.exit(request)
-        except BaseException as error:
-            return self.failure(order.task_id, error, done)
 
     def _run(self, order: TaskOrder, done: list[Any]) -> Any:
         """Return what the task returns. Of a chunk, `done` has the results so far, also when it raises."""
@@ -260,7 +225,7 @@ class TaskProcess:
         self._chunk.__setstate__(sys.maxsize)  # of a list's iterator, or a range's: it is at its end
 
     def _function(self, key: str) -> Any:
-        functions = self._functions
+        functions = self.functions
         if key in functions:
             if len(functions) > 1:
                 functions.move_to_end(key)
@@ -302,7 +267,7 @@ class TaskProcess:
         output.flush()
         if os.getpid() != self.pid:
             os._exit((code or 0) & 0xFF)
-        self._exit_cleanly((code or 0) & 0xFF)
+        self.exit_cleanly((code or 0) & 0xFF)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -341,7 +306,7 @@ class TaskProcess:
                 return
         self.connection.send(message)
 
-    def _send_last(self, ended: TaskEnded) -> None:
+    def send_last(self, ended: TaskEnded) -> None:
         """Send the end of a task; end this process if that can't be done."""
         if os.getpid() != self.pid:
             os._exit(0)  # a child that the task forked; its parent answers
@@ -358,7 +323,7 @@ class TaskProcess:
             output.report(f"the answer of this task could not be sent: {error}. Did it close file descriptors?")
             os._exit(1)
 
-    def _read_orders_for(self, claim: int) -> None:
+    def read_orders_for(self, claim: int) -> None:
         """Read until the task that was claimed is the first in the queue.
 
         A frame that is still in the socket may take back what is queued here. `claim` says how many such frames were
@@ -366,7 +331,7 @@ class TaskProcess:
         """
 
         def is_first() -> bool:
-            return bool(self._orders) and not 0 < (claim - self._take_backs) % 256 < 128
+            return bool(self.orders) and not 0 < (claim - self.take_backs) % 256 < 128
 
         next_read_bytes = FIRST_READ_BYTES
         while not is_first():
@@ -376,7 +341,7 @@ class TaskProcess:
             data = self.socket.recv(next_read_bytes)
             next_read_bytes = NEXT_READ_BYTES
             if not data:
-                self._exit_cleanly(0)  # the server is gone, or has no use for this process any more
+                self.exit_cleanly(0)  # the server is gone, or has no use for this process any more
             for message in self._reader.feed(data):
                 self._take_orders(message)
 
@@ -385,11 +350,11 @@ class TaskProcess:
         if not isinstance(message, RunTasks):
             return
         for _ in range(message.taken_back):
-            self._orders.pop()
+            self.orders.pop()
         self._pickled_functions.update(message.functions)
-        self._orders.extend(message.tasks)
+        self.orders.extend(message.tasks)
         if message.taken_back:
-            self._take_backs = (self._take_backs + 1) % 256
+            self.take_backs = (self.take_backs + 1) % 256
 
 
 def _call_each(function: Callable[[Any], Any], params: Iterator[Any], done: list[Any]) -> None:

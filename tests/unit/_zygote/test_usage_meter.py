@@ -1,37 +1,36 @@
-"""A meter tells what each task used, and no task pays for another."""
+"""A meter tells how much memory there was at most, and what children used since the last look."""
 
 from __future__ import annotations
 
+import os
 import time
 
-from palpable._zygote.usage_meter import GAP_SECONDS, UsageMeter
+from palpable._zygote.usage_meter import UsageMeter
 
 
-def work(seconds: float) -> None:
-    until = time.process_time() + seconds
-    while time.process_time() < until:
-        pass
+def end_a_child_that_works(seconds: float) -> None:
+    pid = os.fork()
+    if pid == 0:
+        until = time.process_time() + seconds
+        while time.process_time() < until:
+            pass
+        os._exit(0)
+    os.waitpid(pid, 0)
 
 
-def test_a_task_is_charged_with_its_own_time() -> None:
+def test_a_look_tells_of_the_children_that_ended_since_the_last_one() -> None:
     meter = UsageMeter()
-    meter.begin()
-    began = time.monotonic()
-    work(0.02)
-    took_seconds = time.monotonic() - began  # less than 0.02 where another thread of the process worked too
-    elapsed_seconds, cpu_seconds, peak_bytes = meter.end()
-    assert elapsed_seconds >= took_seconds * 0.99 and cpu_seconds >= 0.02
-    assert peak_bytes > 1 << 20
-    meter.begin()
-    _, cpu_seconds, _ = meter.end()
-    assert cpu_seconds < 0.015
+    assert meter.peak_bytes > 1 << 20
+    end_a_child_that_works(0.03)
+    assert 0.025 < meter.look() < 1.0
+    assert meter.look() == 0.0
 
 
-def test_what_runs_between_two_tasks_is_charged_to_none() -> None:
+def test_the_peak_is_noted_when_it_is_looked_at() -> None:
     meter = UsageMeter()
-    meter.begin()
-    meter.end()
-    work(GAP_SECONDS + 0.03)
-    meter.begin()
-    _, cpu_seconds, _ = meter.end()
-    assert cpu_seconds < 0.025
+    before = meter.peak_bytes
+    held = bytearray(before + (1 << 20))  # more than there ever was, with what is held besides
+    held[::4096] = b"1" * len(held[::4096])
+    assert meter.peak_bytes == before
+    meter.look()
+    assert meter.peak_bytes > before

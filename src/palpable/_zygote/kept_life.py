@@ -1,0 +1,120 @@
+"""The life of a process that runs one task after the other (isolation "worker"), from its first order on.
+
+Runs in: the task process. Whatever is not the common case goes to `TaskProcess`.
+
+Small tasks take a few microseconds, and what is done for each of them here takes longer than they do. So the common
+case, a call that returns, is written out here, and what is the same for every task is made once.
+"""
+
+from __future__ import annotations
+
+import os
+from _pickle import dumps, loads
+from time import monotonic, perf_counter, process_time
+from typing import TYPE_CHECKING, NoReturn
+
+from msgspec.msgpack import Encoder
+from msgspec.structs import replace
+
+from palpable._connection.inside import set_next_messenger
+from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
+from palpable._wire.messages import TaskEnded
+from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
+from palpable._zygote import output
+from palpable._zygote.usage_meter import GAP_SECONDS, SHORT_SECONDS, UsageMeter
+from palpable.units.messenger import Messenger
+
+if TYPE_CHECKING:
+    from palpable._wire.messages import TaskOrder
+    from palpable._zygote.task_process import TaskProcess
+
+SMALL_BYTES = 1 << 12
+"""A payload of fewer is copied once more, into its frame: that takes less time than to encode into a frame."""
+
+
+def keep_running(process: TaskProcess, claim_fd: int) -> NoReturn:
+    """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
+    read, getpid, end_of_output, flush = os.read, os.getpid, output.end, output.flush
+    orders, clock, lock, pid = process.orders, process.clock, process.lock, process.pid
+    enter_environment, attempt, send_all = process.enter_environment, process.attempt, process.socket.sendall
+    get_connection, send, atoms, encode = process.get_connection, process.send, ATOMS, Encoder().encode
+    known_key, function = "", None
+
+    def call(order: TaskOrder) -> bytes | TaskEnded:
+        """Do what `process.attempt` does, for a call whose function is at hand."""
+        try:
+            limit = order.timeout_seconds
+            deadline = None if limit is None else monotonic() + limit
+            set_next_messenger(Messenger(order.task_id, order.attempt, deadline, order.name, get_connection, send))
+            try:
+                args, kwargs = loads(order.payload)
+            except ModuleNotFoundError as error:
+                error.add_note(MODULE_NOT_FOUND)
+                raise
+            value = function(*args, **kwargs)  # type: ignore[misc]
+            return dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
+        except SystemExit as request:
+            process.exit(request)
+        except BaseException as error:
+            return process.failure(order.task_id, error)
+
+    meter = UsageMeter()
+    ended_at = cpu_to = 0.0
+    output_to = end_of_output()
+    while True:
+        try:
+            claim = read(claim_fd, 1)
+        except BlockingIOError:
+            claim = process.wait_for_claim(claim_fd)
+        if not claim:
+            process.exit_cleanly(0)
+        if not orders or claim[0] != process.take_backs:
+            process.read_orders_for(claim[0])
+        order = orders.popleft()
+
+        started_at = perf_counter()
+        cpu_from = cpu_to if started_at - ended_at < GAP_SECONDS else process_time()
+        if order.function_key == known_key and order.form == "call" and order.payload:
+            enter_environment(order)
+            payload = call(order)
+        else:
+            payload = attempt(order)
+            known_key, function = order.function_key, process.functions.get(order.function_key)
+        flush()
+        cpu_to, ended_at = process_time(), perf_counter()
+        cpu_seconds, elapsed_seconds = cpu_to - cpu_from, ended_at - started_at
+        if elapsed_seconds >= SHORT_SECONDS:
+            cpu_seconds += meter.look()
+        # What a thread of an earlier task has written since that ended belongs to this one: to nobody, else.
+        output_from, output_to = output_to, end_of_output()
+        if type(payload) is bytes and not clock.costs:
+            ended = TaskEnded(
+                task_id=order.task_id,
+                is_successful=True,
+                payload=payload,
+                elapsed_seconds=elapsed_seconds,
+                cpu_seconds=cpu_seconds,
+                peak_memory_bytes=meter.peak_bytes,
+                output_from=output_from,
+                output_to=output_to,
+            )
+            if len(payload) < SMALL_BYTES and getpid() == pid:
+                # As `send_last`, written out.
+                data = encode(ended)
+                try:
+                    with lock:
+                        if process.connection is None:
+                            send_all(len(data).to_bytes(4, "little") + data)
+                            continue
+                except OSError:
+                    pass  # tried once more below, where it is reported
+        else:
+            ended = replace(
+                process.ended(order, payload),
+                elapsed_seconds=elapsed_seconds,
+                cpu_seconds=cpu_seconds,
+                peak_memory_bytes=meter.peak_bytes,
+                output_from=output_from,
+                output_to=output_to,
+            )
+        process.send_last(ended)
