@@ -159,8 +159,9 @@ class World:
                     self.handle(events.TasksTakenBack(effect.runner_id, count))
             case out.KillRunner():
                 self.dying.add(effect.runner_id)
-            case out.TaskFinished():
-                self.tell(effect.task)
+            case out.TasksFinished():
+                for task in effect.tasks:
+                    self.tell(task)
 
     def tell(self, task: TaskRecord) -> None:
         final = (task.state, task.outcome)

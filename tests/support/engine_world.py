@@ -65,12 +65,12 @@ class World:
                 self.dying.add(effect.runner_id)
             case out.ReleaseWait() | out.RefuseWait():
                 self.open_waits.pop(effect.wait_id, None)
-            case out.TaskFinished():
-                task = effect.task
-                assert task.task_id not in self.finals, "a task ended twice"
-                self.finals[task.task_id] = (task.state, task.outcome)
-                if task.is_settled:
-                    self.settled.add(task.task_id)
+            case out.TasksFinished():
+                for task in effect.tasks:
+                    assert task.task_id not in self.finals, "a task ended twice"
+                    self.finals[task.task_id] = (task.state, task.outcome)
+                    if task.is_settled:
+                        self.settled.add(task.task_id)
             case out.TaskSettled():
                 assert effect.task.task_id in self.finals, "settled before it was final"
                 self.settled.add(effect.task.task_id)

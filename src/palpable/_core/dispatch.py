@@ -137,10 +137,11 @@ class Dispatcher:
                 break
             if task.policy.at_most_once and inbox:
                 break  # it is lost when the server ends after it was handed over, so it is only handed over to begin
-            ready.take(task)
-            task.runner_id = runner_id
-            inbox.append(task)
-            tasks.append(task)
+            alike = ready.take_alike(1 if task.policy.at_most_once else count - len(tasks))
+            for task in alike:
+                task.runner_id = runner_id
+            inbox.extend(alike)
+            tasks += alike
         if not tasks:
             return
         if was_empty:

@@ -62,10 +62,10 @@ class RefuseWait(Effect, frozen=True, gc=False):
     message: str
 
 
-class TaskFinished(Effect, frozen=True, gc=False):
-    """The task has reached its final state."""
+class TasksFinished(Effect, frozen=True, gc=False):
+    """These tasks have reached their final states, in this order."""
 
-    task: TaskRecord
+    tasks: list[TaskRecord]
 
 
 class TaskSettled(Effect, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from collections import deque
 from palpable._core import retry
 from palpable._core.arrivals import Arrivals
 from palpable._core.dispatch import Dispatcher
-from palpable._core.effects import AttemptFailed, SaveTask, TaskFinished, TaskForgotten
+from palpable._core.effects import AttemptFailed, SaveTask, TaskForgotten, TasksFinished
 from palpable._core.retention import Retention
 from palpable._core.runner import Runner
 from palpable._core.schedule import Schedule
@@ -179,7 +179,8 @@ class Endings:
         task.state = move(task.state, _MOVE_OF[outcome])
         task.outcome = outcome
         task.finished_at = now
-        task.due_at = None
+        if task.due_at is not None:
+            task.due_at = None
         if outcome is SUCCEEDED:
             task.request = None  # otherwise somebody may want to retry it
         dispatcher = self.dispatcher
@@ -193,9 +194,16 @@ class Endings:
             self.waiting.task_ended(task)
         if task.policy.ends_with_client:
             self.ending_with.get(task.connection_id, set()).discard(task.task_id)
+        effects = dispatcher.effects
+        finished = effects[-1] if effects else None
+        if type(finished) is TasksFinished:
+            effects.pop()
+        else:
+            finished = TasksFinished([])
+        finished.tasks.append(task)
         if self.is_durable:
-            self.save(task)
-        dispatcher.effects.append(TaskFinished(task))
+            effects.append(SaveTask(task))
+        effects.append(finished)
         self.retention.add(task)
 
     def end_waits(self, task: TaskRecord) -> None:

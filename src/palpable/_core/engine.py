@@ -259,8 +259,11 @@ class Engine:
                 dispatcher.estimates.learn(task.function_key or task.name, ending.elapsed_seconds)
             else:
                 runner.ended.append(task)
-            task.exit_status = None
-            task.error_type, task.error_message = ending.error_type, ending.error_message
+            # What an earlier attempt left. To look is cheaper than to set, and mostly there is nothing.
+            if task.exit_status is not None:
+                task.exit_status = None
+            if ending.error_type or task.error_type:
+                task.error_type, task.error_message = ending.error_type, ending.error_message
             if ending.is_successful:
                 endings.finish(task, SUCCEEDED, now)
             else:

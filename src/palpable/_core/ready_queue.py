@@ -103,17 +103,27 @@ class ReadyQueue:
         level = heapq.heappop(self._order)
         del self._levels[level], self._shared[level]
 
-    def take(self, task: TaskRecord) -> None:
-        """Take the task that `first` has just returned."""
+    def take_alike(self, count: int) -> list[TaskRecord]:
+        """Take the task that `first` has just returned, and up to `count` in all of its level and policy."""
         # `first` left it at the head of the first level.
         level = self._order[0]
         tasks = self._levels[level]
-        tasks.popleft()
-        self._entries -= 1
+        policy = tasks[0].policy
+        taken: list[TaskRecord] = []
+        entries = len(tasks)
+        while tasks and len(taken) < count:
+            task = tasks[0]
+            if _stands_in(task, level):
+                if task.policy is not policy:
+                    break
+                task.level = None
+                taken.append(task)
+            tasks.popleft()
+        self._entries -= entries - len(tasks)
+        self._size -= len(taken)
         if not tasks:  # not left for `first`, which does not come here while tasks of higher priority do
             self._drop_first_level()
-        task.level = None
-        self._size -= 1
+        return taken
 
     def next_few(self, count: int) -> Iterator[TaskRecord]:
         """Yield the tasks that leave next, up to about that many, without taking them; all are of one level."""

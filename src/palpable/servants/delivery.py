@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from palpable._core.task_record import TaskRecord
@@ -155,8 +155,7 @@ class Delivery:
 
     def push_finished(self, tasks: list[TaskRecord]) -> None:
         """Push the results of tasks that were final already: submitted again, or watched."""
-        for task in tasks:
-            self.on_finished(task)
+        self.on_finished(tasks)
         self.flush()
 
     def query(self, peer: Peer, request: QueryResults) -> None:
@@ -204,31 +203,29 @@ class Delivery:
 
     # --- what happened ---
 
-    def on_finished(self, task: TaskRecord) -> None:
-        """The task is final (and perhaps settled)."""
-        task_id = task.task_id
-        receiver: _Receiver | None = task.receiver
-        if receiver is not None:
-            outbox, needs_exit = receiver
-            if task.is_settled or not needs_exit:  # as `_make_due`, written out: this is done for every task
-                task.receiver = None
-                outbox.outstanding -= 1
-                if not outbox.is_closed:
-                    outbox.due.append(task)
-                    self._dirty.add(outbox)
-        if self._others and task_id in self._others:
-            others = self._others.pop(task.task_id)
-            for other in others:
-                if task.is_settled or not other[1]:
-                    self._make_due(other[0], task)
-                else:
-                    self._others.setdefault(task.task_id, []).append(other)
-        if self._queries and task.is_settled and task_id in self._queries:
-            for query in self._queries.pop(task.task_id):
-                if not self._missing(query.request):
-                    self._answer(query)
-
-    on_settled = on_finished
+    def on_finished(self, tasks: Iterable[TaskRecord]) -> None:
+        """These tasks are final. To be called again for one that is settled later."""
+        others, queries = self._others, self._queries
+        for task in tasks:
+            receiver: _Receiver | None = task.receiver
+            if receiver is not None:
+                outbox, needs_exit = receiver
+                if task.is_settled or not needs_exit:  # as `_make_due`, written out: this is done for every task
+                    task.receiver = None
+                    outbox.outstanding -= 1
+                    if not outbox.is_closed:
+                        outbox.due.append(task)
+                        self._dirty.add(outbox)
+            if others and task.task_id in others:
+                for other in others.pop(task.task_id):
+                    if task.is_settled or not other[1]:
+                        self._make_due(other[0], task)
+                    else:
+                        others.setdefault(task.task_id, []).append(other)
+            if queries and task.is_settled and task.task_id in queries:
+                for query in queries.pop(task.task_id):
+                    if not self._missing(query.request):
+                        self._answer(query)
 
     def on_withdrawn(self, task_ids: list[str]) -> None:
         """These tasks never were: who asked for them is told so."""

@@ -67,9 +67,11 @@ class FunctionStore:
         """That many more tasks refer to the function."""
         self._references[key] += count
 
-    def release(self, key: str) -> None:
-        """One reference less."""
-        self._references[key] -= 1
+    def release(self, key: str, count: int = 1) -> None:
+        """That many references less; none: nothing happens."""
+        if not count:
+            return
+        self._references[key] -= count
         if self._references[key] <= 0:
             del self._references[key]
             self._data.pop(key, None)

@@ -45,7 +45,7 @@ class Orders:
             effect.ReleaseWait: self._release_wait,
             effect.RefuseWait: self._refuse_wait,
             effect.AttemptFailed: self._attempt_failed,
-            effect.TaskFinished: self._task_finished,
+            effect.TasksFinished: self._tasks_finished,
             effect.TaskSettled: self._task_settled,
             effect.TaskForgotten: self._task_forgotten,
             Accept: self._accept,
@@ -131,22 +131,30 @@ class Orders:
         task = order.task
         logger.info("attempt %d of %s failed (%s)", task.attempt, task.task_id, task.error_type or "no answer")
 
-    def _task_finished(self, order: effect.TaskFinished) -> None:
-        task, manager = order.task, self._manager
-        ended, outcome = manager.ended, task.outcome
-        ended[outcome] = ended.get(outcome, 0) + 1
-        if task.function_key and outcome is SUCCEEDED:
-            manager.functions.release(task.function_key)
-        if task.ending is None:
-            link = manager.links.get(task.runner_id or 0)
-            if link is not None and link.spool_path:
-                # Ended by force, its process still there: its last words so far go with the result, which is told now.
-                collected_bytes = manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
-                link.collected_bytes = collected_bytes
-        manager.delivery.on_finished(task)
+    def _tasks_finished(self, order: effect.TasksFinished) -> None:
+        manager = self._manager
+        ended, functions = manager.ended, manager.functions
+        key, count = "", 0
+        for task in order.tasks:
+            outcome = task.outcome
+            ended[outcome] = ended.get(outcome, 0) + 1
+            if outcome is SUCCEEDED and task.function_key:
+                if task.function_key == key:
+                    count += 1
+                else:
+                    functions.release(key, count)
+                    key, count = task.function_key, 1
+            if task.ending is None:
+                link = manager.links.get(task.runner_id or 0)
+                if link is not None and link.spool_path:
+                    # Ended by force, its process still there: its last words so far go with the result, told now.
+                    collected_bytes = manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
+                    link.collected_bytes = collected_bytes
+        functions.release(key, count)
+        manager.delivery.on_finished(order.tasks)
 
     def _task_settled(self, order: effect.TaskSettled) -> None:
-        self._manager.delivery.on_settled(order.task)
+        self._manager.delivery.on_finished((order.task,))
 
     def _task_forgotten(self, order: effect.TaskForgotten) -> None:
         task = order.task

@@ -34,6 +34,10 @@ def of_type(effects: list[out.Effect], kind: type) -> list[Any]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
+def finished_by(effects: list[out.Effect]) -> list[TaskRecord]:
+    return [task for effect in of_type(effects, out.TasksFinished) for task in effect.tasks]
+
+
 def started(effects: list[out.Effect]) -> list[list[str]]:
     return [[task.task_id for task in effect.tasks] for effect in of_type(effects, out.SendTasks)]
 
@@ -72,9 +76,9 @@ def test_submitting_a_known_id_again_changes_nothing() -> None:
 def test_an_ended_task_is_final_at_once_and_settled_when_its_process_is_gone() -> None:
     engine = Engine(1)
     submit(engine, "a")
-    (finished,) = of_type(end(engine, 1, "a"), out.TaskFinished)
-    assert finished.task.outcome is Outcome.SUCCEEDED
-    assert not finished.task.is_settled
+    (finished,) = finished_by(end(engine, 1, "a"))
+    assert finished.outcome is Outcome.SUCCEEDED
+    assert not finished.is_settled
     effects = engine.handle(events.RunnerExited(1, 0, cpu_seconds=0.5, peak_memory_bytes=7), 2.0)
     (settled,) = of_type(effects, out.TaskSettled)
     assert (settled.task.exit_status, settled.task.cpu_seconds, settled.task.peak_memory_bytes) == (0, 0.5, 7)
@@ -84,9 +88,9 @@ def test_a_process_that_ends_without_a_word_has_crashed() -> None:
     engine = Engine(1)
     submit(engine, "a")
     effects = engine.handle(events.RunnerExited(1, -11), 1.0)
-    (finished,) = of_type(effects, out.TaskFinished)
-    assert (finished.task.state, finished.task.outcome) == (State.FAILED, Outcome.CRASHED)
-    assert finished.task.exit_status == -11
+    (finished,) = finished_by(effects)
+    assert (finished.state, finished.outcome) == (State.FAILED, Outcome.CRASHED)
+    assert finished.exit_status == -11
 
 
 def test_an_answer_after_a_cancel_changes_nothing() -> None:
@@ -95,7 +99,7 @@ def test_an_answer_after_a_cancel_changes_nothing() -> None:
     effects = engine.handle(events.EndRequested(["a"]), 1.0)
     assert of_type(effects, out.KillRunner)
     assert engine.tasks["a"].state is State.CANCELLED
-    assert of_type(end(engine, 1, "a"), out.TaskFinished) == []
+    assert finished_by(end(engine, 1, "a")) == []
     assert engine.tasks["a"].state is State.CANCELLED
 
 
@@ -110,9 +114,9 @@ def test_a_task_over_its_time_fails_with_a_timeout() -> None:
     engine = Engine(1)
     submit(engine, "a", timeout_seconds=10.0, now=100.0)
     assert engine.next_wakeup == 110.0
-    assert of_type(engine.handle(events.TimePassed(), 109.9), out.TaskFinished) == []
-    (finished,) = of_type(engine.handle(events.TimePassed(), 110.0), out.TaskFinished)
-    assert finished.task.outcome is Outcome.TIMEOUT
+    assert finished_by(engine.handle(events.TimePassed(), 109.9)) == []
+    (finished,) = finished_by(engine.handle(events.TimePassed(), 110.0))
+    assert finished.outcome is Outcome.TIMEOUT
 
 
 def test_a_waiting_task_frees_its_slot_and_gets_it_back_before_others() -> None:
@@ -131,9 +135,39 @@ def _taken(queue: ReadyQueue) -> list[str]:
     """Take all; return their ids, in the order in which they leave."""
     taken = []
     while (task := queue.first()) is not None:
-        queue.take(task)
+        (alone,) = queue.take_alike(1)
+        assert alone is task
         taken.append(task.task_id)
     return taken
+
+
+def _queue_of(*policies: TaskPolicy) -> tuple[ReadyQueue, list[TaskRecord]]:
+    queue = ReadyQueue()
+    tasks = [
+        TaskRecord(str(number), None, "", "", policy, policy.isolation, number, 0.0)
+        for number, policy in enumerate(policies)
+    ]
+    for task in tasks:
+        queue.add(task)
+    return queue, tasks
+
+
+def test_tasks_leave_the_queue_together_while_they_are_alike() -> None:
+    one, other, urgent = TaskPolicy(), TaskPolicy(isolation="worker"), TaskPolicy(priority=1)
+    queue, tasks = _queue_of(one, one, one, one, other, one, urgent)
+    queue.remove(tasks[2])
+    assert queue.first() is tasks[6]
+    assert queue.take_alike(9) == [tasks[6]]
+    assert queue.first() is tasks[0]
+    assert queue.take_alike(2) == tasks[:2]
+    assert (queue.first(), len(queue)) == (tasks[3], 3)
+    assert queue.take_alike(9) == [tasks[3]]
+    assert (queue.first(), len(queue)) == (tasks[4], 2)
+    assert queue.take_alike(9) == [tasks[4]]
+    assert queue.first() is tasks[5]
+    assert queue.take_alike(9) == [tasks[5]]
+    assert (queue.first(), len(queue)) == (None, 0)
+    assert all(task.level is None for task in tasks)
 
 
 def test_what_a_task_no_longer_waits_for_goes_back_to_its_place_in_the_queue() -> None:
@@ -249,7 +283,7 @@ def test_a_crash_fails_the_task_that_had_begun_and_no_other() -> None:
     make_batch(engine)
     handed = [task.task_id for task in engine.dispatcher.runners[1].inbox]
     effects = engine.handle(events.RunnerExited(1, -11, unclaimed=len(handed) - 1), 2.0)
-    assert [effect.task.task_id for effect in of_type(effects, out.TaskFinished)] == [handed[0]]
+    assert [task.task_id for task in finished_by(effects)] == [handed[0]]
     assert started(effects)[0][0] == handed[1], "the others run elsewhere, in their old order"
     assert validate(engine) == []
 
@@ -259,7 +293,7 @@ def test_a_process_that_crashes_between_two_tasks_fails_none() -> None:
     make_batch(engine)
     count = len(engine.dispatcher.runners[1].inbox)
     effects = engine.handle(events.RunnerExited(1, 0, unclaimed=count), 2.0)
-    assert of_type(effects, out.TaskFinished) == []
+    assert finished_by(effects) == []
     assert engine.tasks["t0"].attempt == 1
 
 
@@ -421,7 +455,7 @@ def test_a_stop_ends_everything_and_what_comes_after() -> None:
     engine = Engine(1)
     submit(engine, "running", "ready")
     effects = engine.handle(events.StopRequested(), 1.0)
-    assert {effect.task.task_id for effect in of_type(effects, out.TaskFinished)} == {"running", "ready"}
+    assert {task.task_id for task in finished_by(effects)} == {"running", "ready"}
     assert of_type(effects, out.KillRunner)
     submit(engine, "late")
     assert engine.tasks["late"].outcome is Outcome.QUIT
@@ -446,15 +480,15 @@ def test_an_attempt_that_failed_is_followed_by_another_after_a_wait() -> None:
     engine = Engine(1)
     submit(engine, "a", retries=1, backoff_seconds=10.0)
     effects = end(engine, 1, "a", ok=False)
-    assert of_type(effects, out.TaskFinished) == []
+    assert finished_by(effects) == []
     assert engine.tasks["a"].state is State.RETRYING and engine.tasks["a"].due_at is None
     engine.handle(events.RunnerExited(1, 0), 2.0)
     due_at = engine.tasks["a"].due_at
     assert due_at is not None and 2.0 <= due_at <= 12.0
     assert engine.next_wakeup == due_at
     assert started(engine.handle(events.TimePassed(), due_at)) == [["a"]]
-    (finished,) = of_type(end(engine, 2, "a", due_at + 1, ok=False), out.TaskFinished)
-    assert (finished.task.outcome, finished.task.attempt, finished.task.errors) == (Outcome.ERROR, 2, 2)
+    (finished,) = finished_by(end(engine, 2, "a", due_at + 1, ok=False))
+    assert (finished.outcome, finished.attempt, finished.errors) == (Outcome.ERROR, 2, 2)
 
 
 def test_a_timed_out_attempt_is_not_followed_by_another_before_its_process_is_gone() -> None:
@@ -469,10 +503,10 @@ def test_a_timed_out_attempt_is_not_followed_by_another_before_its_process_is_go
 def test_crashes_are_counted_apart_from_errors() -> None:
     engine = Engine(1)
     submit(engine, "a", retries=5)
-    (finished,) = of_type(engine.handle(events.RunnerExited(1, -9), 1.0), out.TaskFinished)
-    assert finished.task.outcome is Outcome.CRASHED
+    (finished,) = finished_by(engine.handle(events.RunnerExited(1, -9), 1.0))
+    assert finished.outcome is Outcome.CRASHED
     submit(engine, "b", crash_retries=1, backoff_seconds=0.0, now=2.0)
-    assert of_type(engine.handle(events.RunnerExited(2, -9), 3.0), out.TaskFinished) == []
+    assert finished_by(engine.handle(events.RunnerExited(2, -9), 3.0)) == []
     assert started(engine.handle(events.TimePassed(), 3.0)) == [["b"]]
 
 
@@ -482,22 +516,22 @@ def test_only_errors_that_were_named_are_retried() -> None:
     ending = TaskEnded(
         task_id="a", is_successful=False, elapsed_seconds=0.1, error_bases=("builtins.ValueError", "builtins.Exception")
     )
-    (finished,) = of_type(engine.handle(events.TasksEnded(1, [ending]), 1.0), out.TaskFinished)
-    assert finished.task.outcome is Outcome.ERROR
+    (finished,) = finished_by(engine.handle(events.TasksEnded(1, [ending]), 1.0))
+    assert finished.outcome is Outcome.ERROR
     engine.handle(events.RunnerExited(1, 0), 1.0)
     submit(engine, "b", retries=5, retry_on=("builtins.OSError",), now=2.0)
     ending = TaskEnded(
         task_id="b", is_successful=False, elapsed_seconds=0.1, error_bases=("m.Mine", "builtins.OSError")
     )
-    assert of_type(engine.handle(events.TasksEnded(2, [ending]), 3.0), out.TaskFinished) == []
+    assert finished_by(engine.handle(events.TasksEnded(2, [ending]), 3.0)) == []
 
 
 def test_a_cancel_between_two_attempts_ends_the_task() -> None:
     engine = Engine(1)
     submit(engine, "a", retries=1)
     end(engine, 1, "a", ok=False)
-    (finished,) = of_type(engine.handle(events.EndRequested(["a"]), 1.5), out.TaskFinished)
-    assert finished.task.state is State.CANCELLED and not finished.task.is_settled
+    (finished,) = finished_by(engine.handle(events.EndRequested(["a"]), 1.5))
+    assert finished.state is State.CANCELLED and not finished.is_settled
     (settled,) = of_type(engine.handle(events.RunnerExited(1, 0), 2.0), out.TaskSettled)
     assert settled.task.is_settled
 
@@ -525,7 +559,7 @@ def test_what_changed_is_saved_before_anyone_is_told() -> None:
     engine = Engine(1, is_durable=True)
     effects = submit(engine, "a")
     assert [type(effect) for effect in effects] == [out.SaveTask, out.StartRunner, out.SaveTask, out.SendTasks]
-    assert [type(effect) for effect in end(engine, 1, "a")] == [out.SaveTask, out.TaskFinished]
+    assert [type(effect) for effect in end(engine, 1, "a")] == [out.SaveTask, out.TasksFinished]
 
 
 def test_a_task_that_could_not_be_stored_never_was() -> None:
@@ -535,7 +569,7 @@ def test_a_task_that_could_not_be_stored_never_was() -> None:
     assert engine.can_withdraw("a") and not engine.can_withdraw("running")
     effects = engine.handle(events.SubmissionsWithdrawn(["a"]), 1.0)
     assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
-    assert of_type(effects, out.TaskFinished) == [] and "a" not in engine.tasks
+    assert finished_by(effects) == [] and "a" not in engine.tasks
     assert started(end(engine, 1, "running")) == [["b"]]
 
 
