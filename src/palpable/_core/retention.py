@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 
 from palpable._core.task_record import TaskRecord
+from palpable._core.task_state import FINAL
 
 RECOVERED_SECONDS = 60.0
 """A result of an earlier start of the server is kept so long at least, or as long as any, whatever its age: its client
@@ -24,7 +25,7 @@ class Retention:
     def __init__(self, capacity: int, seconds: float) -> None:
         self.capacity = capacity
         self.seconds = seconds
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, int] = dict.fromkeys(FINAL, 0)
         """How many are kept, by state."""
         self.taken_count = 0
         """Of how many the result was handed over."""
@@ -78,6 +79,7 @@ class Retention:
             is_meant = task.state in states and (task.finished_at or 0.0) < ended_before
             (purged if is_meant else kept).append(task)
         self._finished = kept
-        self.counts.subtract(task.state for task in purged)
+        for task in purged:
+            self.counts[task.state] -= 1
         self.taken_count -= sum(task.is_taken for task in purged)
         return purged
