@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from palpable._core.task_record import TaskRecord
 
@@ -49,21 +49,23 @@ class Arrivals:
         self._sequences.extend([task.sequence for task in tasks])
         self._tasks.extend(tasks)
 
-    def remove(self, task: TaskRecord) -> None:
-        """A task is gone; does nothing if it is not there."""
+    def remove(self, gone: Iterable[TaskRecord]) -> None:
+        """These tasks are gone; does nothing about one that is not there."""
         if self._is_stale:
             return
-        tasks, place = self._tasks, self._oldest
-        while place < len(tasks) and tasks[place] is None:
-            place += 1
-        self._oldest = place
-        if place == len(tasks) or tasks[place] is not task:
-            place = bisect_left(self._sequences, task.sequence)
-        if place < len(tasks) and tasks[place] is task:
-            tasks[place] = None
-            self._gone += 1
-            if self._gone > LEAST_CLEARED and 2 * self._gone > len(self._tasks):
-                self._is_stale = True
+        tasks, oldest = self._tasks, self._oldest
+        for task in gone:
+            while oldest < len(tasks) and tasks[oldest] is None:
+                oldest += 1
+            place = oldest
+            if place == len(tasks) or tasks[place] is not task:
+                place = bisect_left(self._sequences, task.sequence)
+            if place < len(tasks) and tasks[place] is task:
+                tasks[place] = None
+                self._gone += 1
+        self._oldest = oldest
+        if self._gone > LEAST_CLEARED and 2 * self._gone > len(tasks):
+            self._is_stale = True
 
     def newest_first(self, before: int | None = None) -> Iterator[TaskRecord]:
         """Yield the tasks from the newest to the oldest. None may come or go meanwhile.

@@ -80,7 +80,7 @@ class AttemptFailed(Effect, frozen=True, gc=False):
     task: TaskRecord
 
 
-class TaskForgotten(Effect, frozen=True, gc=False):
-    """The retention limits, or somebody, dropped this task."""
+class TasksForgotten(Effect, frozen=True, gc=False):
+    """The retention limits, or somebody, dropped these tasks."""
 
-    task: TaskRecord
+    tasks: list[TaskRecord]

@@ -9,16 +9,17 @@ from collections import deque
 from palpable._core import retry
 from palpable._core.arrivals import Arrivals
 from palpable._core.dispatch import Dispatcher
-from palpable._core.effects import AttemptFailed, SaveTask, TaskForgotten, TasksFinished
+from palpable._core.effects import AttemptFailed, SaveTask, TasksFinished, TasksForgotten
 from palpable._core.retention import Retention
 from palpable._core.runner import Runner
 from palpable._core.schedule import Schedule
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import SUCCEEDED, Move, Outcome, State, move
+from palpable._core.task_state import RUNNING, SUCCEEDED, Move, Outcome, State, move
 from palpable._core.waiting import Waiting
 
 LOST_PROCESSES_MAX = 10
 """A task is rejected when this many processes have ended before they began it: it can't be started here."""
+_WHEN_IT_SUCCEEDS = move(RUNNING, Move.SUCCEED)
 _MOVE_OF = {outcome: Move.FAIL for outcome in Outcome} | {SUCCEEDED: Move.SUCCEED, Outcome.CANCELLED: Move.CANCEL}
 
 
@@ -183,9 +184,8 @@ class Endings:
             task.due_at = None
         if outcome is SUCCEEDED:
             task.request = None  # otherwise somebody may want to retry it
-        dispatcher = self.dispatcher
         if task.level is not None:
-            dispatcher.ready.remove(task)
+            self.dispatcher.ready.remove(task)
         if task.runner_id is None:
             task.is_settled = True  # no process has it
         if task.waits is not None:
@@ -194,17 +194,47 @@ class Endings:
             self.waiting.task_ended(task)
         if task.policy.ends_with_client:
             self.ending_with.get(task.connection_id, set()).discard(task.task_id)
-        effects = dispatcher.effects
+        self._tell_finished([task])
+
+    def finish_well(self, tasks: list[TaskRecord], now: float) -> None:
+        """As `finish` for each of these, which have succeeded. Most tasks do, and little of that is about them."""
+        plain: list[TaskRecord] = []
+        for task in tasks:
+            if (
+                task.state is not RUNNING
+                or task.runner_id is None
+                or task.level is not None
+                or task.waits is not None
+                or task.waited_by
+                or task.due_at is not None
+                or task.policy.ends_with_client
+            ):
+                self._tell_finished(plain)
+                plain = []
+                self.finish(task, SUCCEEDED, now)
+                continue
+            task.state = _WHEN_IT_SUCCEEDS
+            task.outcome = SUCCEEDED
+            task.finished_at = now
+            task.request = None
+            plain.append(task)
+        self._tell_finished(plain)
+
+    def _tell_finished(self, tasks: list[TaskRecord]) -> None:
+        """Order that these are saved, and then told of; together with those that were finished just before."""
+        if not tasks:
+            return
+        effects = self.dispatcher.effects
         finished = effects[-1] if effects else None
         if type(finished) is TasksFinished:
             effects.pop()
         else:
             finished = TasksFinished([])
-        finished.tasks.append(task)
+        finished.tasks.extend(tasks)
         if self.is_durable:
-            effects.append(SaveTask(task))
+            effects.extend([SaveTask(task) for task in tasks])
         effects.append(finished)
-        self.retention.add(task)
+        self.retention.add(tasks)
 
     def end_waits(self, task: TaskRecord) -> None:
         """What a task waited for is of no use any more, now that its attempt has ended.
@@ -225,10 +255,13 @@ class Endings:
         if self.is_durable:
             self.dispatcher.effects.append(SaveTask(task, is_new))
 
-    def forget(self, task: TaskRecord) -> None:
-        self.tasks.pop(task.task_id, None)
-        self.arrivals.remove(task)
-        self.dispatcher.effects.append(TaskForgotten(task))
+    def forget(self, tasks: list[TaskRecord]) -> None:
+        if not tasks:
+            return
+        for task in tasks:
+            self.tasks.pop(task.task_id, None)
+        self.arrivals.remove(tasks)
+        self.dispatcher.effects.append(TasksForgotten(tasks))
 
     def runner_of(self, task: TaskRecord) -> Runner | None:
         runner = self.dispatcher.runners.get(task.runner_id) if task.runner_id is not None else None

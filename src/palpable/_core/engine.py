@@ -19,7 +19,7 @@ from palpable._core.effects import Effect, TaskSettled
 from palpable._core.endings import Endings, overdue_at
 from palpable._core.retention import Retention
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import SUCCEEDED, Move, Outcome, State, move
+from palpable._core.task_state import FINAL, Move, Outcome, State, move
 from palpable._core.waiting import Waiting
 
 
@@ -99,8 +99,7 @@ class Engine:
         if endings.to_end:
             endings.end_all_due(now)
         if len(self.retention) > self.retention.capacity:
-            for dropped in self.retention.drop(now):
-                endings.forget(dropped)
+            endings.forget(self.retention.drop(now))
         if not endings.is_stopping:
             dispatcher.dispatch(now, only_urgent=self.is_draining)
         effects, dispatcher.effects = dispatcher.effects, []
@@ -212,7 +211,7 @@ class Engine:
             parent = self.tasks.get(task.parent_id)
             if parent is not None and parent.followup_ids:
                 parent.followup_ids = [followup for followup in parent.followup_ids if followup != task_id]
-            self.endings.forget(task)
+            self.endings.forget([task])
 
     def _on_recovered(self, event: events.TasksRecovered, now: float) -> None:
         self._interrupted.update(task.task_id for task in event.tasks if task.state is State.RUNNING)
@@ -233,9 +232,8 @@ class Engine:
             task.is_settled = True
             self.tasks[task.task_id] = task
             self.arrivals.add(task)
-            self.retention.add(task)
-        for task in self.retention.drop(now):
-            self.endings.forget(task)
+            self.retention.add([task])
+        self.endings.forget(self.retention.drop(now))
 
     # --- events: tasks end ---
 
@@ -245,6 +243,7 @@ class Engine:
             return
         endings, dispatcher = self.endings, self.dispatcher
         inbox, is_reused = runner.inbox, runner.isolation == "worker"
+        well: list[TaskRecord] = []
         for ending in event.endings:
             # Against an answer that comes after the verdict: a task that was ended by force has left the inbox.
             if not inbox or inbox[0].task_id != ending.task_id:
@@ -265,13 +264,18 @@ class Engine:
             if ending.error_type or task.error_type:
                 task.error_type, task.error_message = ending.error_type, ending.error_message
             if ending.is_successful:
-                endings.finish(task, SUCCEEDED, now)
+                well.append(task)
             else:
+                endings.finish_well(well, now)
+                well = []
                 endings.attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
             if inbox:
                 dispatcher.begin_head(runner, now)
             else:
+                endings.finish_well(well, now)
                 dispatcher.runner_is_free(runner)
+                return
+        endings.finish_well(well, now)
 
     def _on_runner_exited(self, event: events.RunnerExited, now: float) -> None:
         runner = self.dispatcher.runners.get(event.runner_id)
@@ -368,10 +372,11 @@ class Engine:
                 self.dispatcher.kill(runner)
 
     def _on_results_taken(self, event: events.ResultsTaken, now: float) -> None:
+        tasks = self.tasks
         for task_id in event.task_ids:
-            task = self.tasks.get(task_id)
+            task = tasks.get(task_id)
             # With a key somebody else may ask for it, too.
-            if task is not None and task.is_final and not task.is_taken and not task.policy.idempotency_key:
+            if task is not None and task.state in FINAL and not task.is_taken and not task.policy.idempotency_key:
                 task.is_taken = True
                 self.retention.taken_count += 1
                 task.ending = None
@@ -379,8 +384,7 @@ class Engine:
                     self.endings.save(task)
 
     def _on_purge_requested(self, event: events.PurgeRequested, now: float) -> None:
-        for task in self.retention.purge(event.states, event.ended_before):
-            self.endings.forget(task)
+        self.endings.forget(self.retention.purge(event.states, event.ended_before))
 
     def _on_time_passed(self, event: events.TimePassed, now: float) -> None:
         if now >= self.dispatcher.steal_at:
@@ -390,5 +394,4 @@ class Engine:
         for task in self.schedule.take_due(now):
             task.state, task.due_at = move(task.state, Move.DUE), None
             self.dispatcher.ready.add(task)
-        for task in self.retention.drop(now):
-            self.endings.forget(task)
+        self.endings.forget(self.retention.drop(now))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import FINAL
@@ -41,10 +41,13 @@ class Retention:
         """How many results are kept."""
         return len(self._finished) - self.taken_count
 
-    def add(self, task: TaskRecord) -> None:
-        self.counts[task.state] += 1
-        self.taken_count += task.is_taken
-        self._finished.append(task)
+    def add(self, tasks: Iterable[TaskRecord]) -> None:
+        counts = self.counts
+        for task in tasks:
+            counts[task.state] += 1
+            if task.is_taken:
+                self.taken_count += 1
+            self._finished.append(task)
 
     def spare(self, now: float) -> None:
         """Results of an earlier start are about to be added.
@@ -54,15 +57,18 @@ class Retention:
         """
         self._none_before = max(self._none_before, now + min(self.seconds, RECOVERED_SECONDS))
 
-    def drop(self, now: float) -> Iterator[TaskRecord]:
-        """Yield the tasks that are over a limit, and forget them."""
-        finished = self._finished
+    def drop(self, now: float) -> list[TaskRecord]:
+        """Return the tasks that are over a limit, and forget them."""
+        finished, counts = self._finished, self.counts
+        dropped: list[TaskRecord] = []
         oldest = now - self.seconds if now >= self._none_before else -math.inf
         while finished and (len(finished) > self.capacity or (finished[0].finished_at or 0.0) <= oldest):
             task = finished.popleft()
-            self.counts[task.state] -= 1
-            self.taken_count -= task.is_taken
-            yield task
+            counts[task.state] -= 1
+            if task.is_taken:
+                self.taken_count -= 1
+            dropped.append(task)
+        return dropped
 
     @property
     def next_drop_at(self) -> float:

@@ -93,9 +93,9 @@ class Journal:
             self._dirty.append(task)
             self._flush_soon()
 
-    def forget(self, task: TaskRecord) -> None:
-        """Remove this task with the next batch."""
-        self._forgotten.append(task)
+    def forget(self, tasks: list[TaskRecord]) -> None:
+        """Remove these tasks with the next batch."""
+        self._forgotten.extend(tasks)
         self._flush_soon()
 
     @property

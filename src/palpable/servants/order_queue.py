@@ -39,7 +39,7 @@ class Saving(Protocol):
     @property
     def ticket(self) -> int: ...
     def mark(self, task: TaskRecord, *, is_new: bool = False) -> None: ...
-    def forget(self, task: TaskRecord) -> None: ...
+    def forget(self, tasks: list[TaskRecord]) -> None: ...
 
 
 _OF_A_RUNNER = frozenset({effect.StartRunner, effect.SendTasks, effect.TakeBack, effect.KillRunner})
@@ -88,8 +88,8 @@ class OrderQueue:
             for order in effects:
                 if type(order) is effect.SaveTask:
                     journal.mark(order.task, is_new=order.is_new)
-                elif type(order) is effect.TaskForgotten:
-                    journal.forget(order.task)
+                elif type(order) is effect.TasksForgotten:
+                    journal.forget(order.tasks)
             if first is not None:
                 self._enter_for_peers(first)
             for order in effects:

@@ -47,7 +47,7 @@ class Orders:
             effect.AttemptFailed: self._attempt_failed,
             effect.TasksFinished: self._tasks_finished,
             effect.TaskSettled: self._task_settled,
-            effect.TaskForgotten: self._task_forgotten,
+            effect.TasksForgotten: self._tasks_forgotten,
             Accept: self._accept,
             Call: lambda order: order.function(),
         }
@@ -156,8 +156,8 @@ class Orders:
     def _task_settled(self, order: effect.TaskSettled) -> None:
         self._manager.delivery.on_finished((order.task,))
 
-    def _task_forgotten(self, order: effect.TaskForgotten) -> None:
-        task = order.task
-        if task.function_key and task.outcome is not SUCCEEDED:
-            self._manager.functions.release(task.function_key)
-        self._manager.outputs.forget(task.task_id)
+    def _tasks_forgotten(self, order: effect.TasksForgotten) -> None:
+        for task in order.tasks:
+            if task.outcome is not SUCCEEDED and task.function_key:
+                self._manager.functions.release(task.function_key)
+        self._manager.outputs.forget(order.tasks)

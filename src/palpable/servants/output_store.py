@@ -8,7 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from palpable._core.task_record import TaskRecord
 
 logger = logging.getLogger("palpable.server")
 
@@ -168,8 +172,11 @@ class OutputStore:
         if output is not None:
             output.saved_bytes = 0
 
-    def forget(self, task_id: str) -> None:
-        self._outputs.pop(task_id, None)
+    def forget(self, tasks: Iterable[TaskRecord]) -> None:
+        outputs = self._outputs
+        if outputs:  # most tasks print nothing
+            for task in tasks:
+                outputs.pop(task.task_id, None)
 
 
 def spool_size(spool_path: str) -> int:

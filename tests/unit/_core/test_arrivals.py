@@ -29,7 +29,7 @@ def _filled(count: int) -> tuple[Arrivals, dict[str, Any]]:
 
 
 def _remove(arrivals: Arrivals, tasks: dict[str, Any], number: int) -> None:
-    arrivals.remove(tasks.pop(str(number)))
+    arrivals.remove([tasks.pop(str(number))])
 
 
 def _page_through(arrivals: Arrivals, size: int) -> list[int]:
@@ -83,8 +83,8 @@ def test_to_remove_what_is_not_there_changes_nothing() -> None:
     arrivals, tasks = _filled(3)
     task = tasks["1"]
     _remove(arrivals, tasks, 1)
-    arrivals.remove(task)
-    arrivals.remove(SimpleNamespace(task_id="77", sequence=77))  # type: ignore[arg-type]
+    arrivals.remove([task])
+    arrivals.remove([SimpleNamespace(task_id="77", sequence=77)])  # type: ignore[arg-type]
     assert _page_through(arrivals, 10) == [2, 0]
 
 

@@ -393,7 +393,7 @@ def test_results_are_dropped_by_number_oldest_first() -> None:
     for name in "abc":
         submit(engine, name)
         effects = end(engine, engine.tasks[name].runner_id or 0, name)
-    assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
+    assert [task.task_id for effect in of_type(effects, out.TasksForgotten) for task in effect.tasks] == ["a"]
     assert list(engine.tasks) == ["b", "c"]
 
 
@@ -568,7 +568,7 @@ def test_a_task_that_could_not_be_stored_never_was() -> None:
     submit(engine, "a", "b")
     assert engine.can_withdraw("a") and not engine.can_withdraw("running")
     effects = engine.handle(events.SubmissionsWithdrawn(["a"]), 1.0)
-    assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
+    assert [task.task_id for effect in of_type(effects, out.TasksForgotten) for task in effect.tasks] == ["a"]
     assert finished_by(effects) == [] and "a" not in engine.tasks
     assert started(end(engine, 1, "running")) == [["b"]]
 
@@ -623,7 +623,7 @@ def test_a_purge_forgets_what_ended_before_the_moment() -> None:
     submit(engine, "b", now=11.0)
     end(engine, 2, "b", now=20.0)
     effects = engine.handle(events.PurgeRequested(frozenset({"succeeded"}), 15.0), 30.0)
-    assert [effect.task.task_id for effect in of_type(effects, out.TaskForgotten)] == ["a"]
+    assert [task.task_id for effect in of_type(effects, out.TasksForgotten) for task in effect.tasks] == ["a"]
     assert list(engine.tasks) == ["b"]
 
 

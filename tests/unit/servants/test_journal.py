@@ -68,7 +68,7 @@ def test_that_tasks_were_removed_is_on_disk_before_anyone_is_told() -> None:
     async def scene() -> None:
         diary = Diary(MemoryStore())
         journal = diary.journal
-        journal.forget(_task(1))
+        journal.forget([_task(1)])
         assert journal.ticket > journal.committed
         await diary.settle()
         assert journal.ticket == journal.committed
