@@ -255,6 +255,8 @@ class Engine:
                 task.cpu_seconds = ending.cpu_seconds
                 task.peak_memory_bytes = ending.peak_memory_bytes
                 task.is_settled = True
+                # Its process knows better how long it took than we do, who hear of several ends at once.
+                task.started_at = now - ending.elapsed_seconds
                 dispatcher.estimates.learn(task.function_key or task.name, ending.elapsed_seconds)
             else:
                 runner.ended.append(task)

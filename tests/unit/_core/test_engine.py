@@ -510,6 +510,17 @@ def test_crashes_are_counted_apart_from_errors() -> None:
     assert started(engine.handle(events.TimePassed(), 3.0)) == [["b"]]
 
 
+def test_tasks_that_are_heard_of_together_have_each_its_own_duration() -> None:
+    engine = Engine(1)
+    submit(engine, "first", "a", "b", "c", isolation="worker")
+    handed = started(end(engine, 1, "first", now=1.0))
+    assert [task_id for task_ids in handed for task_id in task_ids] == ["a", "b", "c"]
+    durations = {"a": 0.25, "b": 0.5, "c": 0.125}
+    endings = [TaskEnded(task_id=name, is_successful=True, elapsed_seconds=took) for name, took in durations.items()]
+    tasks = finished_by(engine.handle(events.TasksEnded(1, endings), 3.0))
+    assert {task.task_id: (task.finished_at or 0) - (task.started_at or 0) for task in tasks} == durations
+
+
 def test_only_errors_that_were_named_are_retried() -> None:
     engine = Engine(1)
     submit(engine, "a", retries=5, retry_on=("builtins.OSError",))
