@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from typing import Any
@@ -49,6 +51,30 @@ def test_a_result_and_its_state(fake_server: FakeServer, fake_client: Client) ->
     assert (future.done(), future.cancelled(), future.running(), future.state) == (True, False, False, "succeeded")
     assert future.exception() is None
     assert future.task_id in repr(future) and "succeeded" in repr(future)
+
+
+COUNT_DICTS = """
+import gc
+from palpable.units.task_future import TaskFuture
+from palpable._wire.messages import TaskReport
+
+def count_dicts():
+    gc.collect()
+    return sum(type(one) is dict for one in gc.get_objects())
+
+futures = [TaskFuture(str(number), None) for number in range(200)]
+before = count_dicts()
+for future in futures:
+    assert future.take(TaskReport(future.task_id, "succeeded", "succeeded", b"\\x80\\x05K\\x07."))
+    assert future.result() == 7
+print(count_dicts() - before)
+"""
+
+
+def test_futures_whose_results_come_later_have_no_dict_each() -> None:
+    # In a process of its own: what the first futures of a process have decides for all that follow.
+    found = subprocess.run([sys.executable, "-c", COUNT_DICTS], capture_output=True, text=True, timeout=60, check=True)
+    assert int(found.stdout) < 20
 
 
 def test_a_failure_is_raised_again_and_again_with_its_cause(fake_client: Client) -> None:
