@@ -335,7 +335,7 @@ def _make_room() -> None:
     have a dict of its own from then on, 200 bytes more and one more object for the garbage collector.
     """
     first: TaskFuture[Any] = TaskFuture.__new__(TaskFuture)
-    first.__init__("", None)  # type: ignore[arg-type, misc]
+    first.__init__("", None)  # type: ignore[misc]
     first._report, first._has_arrived, first._state = None, True, FINISHED
     first._result, first._exception = None, None
 
