@@ -21,7 +21,7 @@ from palpable._zygote.os_calls import PR_SET_CHILD_SUBREAPER, become_subreaper
 from palpable.units.messenger import current_task
 from support.processes import is_alive, wait_gone
 from support.wait import wait_until
-from support.zygotes import FakeServer, serve
+from support.zygotes import TOKEN, FakeServer, serve
 
 
 def _error(ended: Any) -> BaseException:
@@ -82,7 +82,7 @@ def test_a_task_knows_which_one_it_is_and_so_do_its_subprocesses(tmp_path: Path)
         return [*own, seen.strip()]
 
     async def test(server: FakeServer) -> None:
-        own = ["t1", "1", "token of t1"]
+        own = ["t1", "1", TOKEN]
         assert await server.value(look) == [*own, str(own)]
 
     serve(tmp_path, test)

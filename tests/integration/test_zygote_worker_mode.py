@@ -11,7 +11,7 @@ from typing import Any
 
 from palpable._wire.messages import RunTasks, TaskEnded
 from palpable._wire.payload import loads
-from support.zygotes import FakeProcess, FakeServer, functions_of, order, serve
+from support.zygotes import TOKEN, FakeProcess, FakeServer, functions_of, order, serve
 
 
 class FakeWorker:
@@ -34,6 +34,7 @@ class FakeWorker:
             functions=functions_of(function) if self.is_first else {},
             isolation="worker",
             taken_back=self.owed,
+            token=TOKEN,
         )
         self.owed = 0
         await self.process.send(message, (self.read_fd,) if self.is_first else ())
@@ -169,6 +170,36 @@ def test_a_failure_and_the_cpu_time_belong_to_their_task(tmp_path: Path) -> None
         assert second.error_bases == ("builtins.ValueError", "builtins.Exception", "builtins.BaseException")
         assert first.error_bases == ()
         assert second.cpu_seconds >= 0.05 > max(first.cpu_seconds, third.cpu_seconds)
+        worker.close()
+
+    serve(tmp_path, test)
+
+
+def test_every_task_finds_its_own_variables_whatever_the_last_one_did_to_them(tmp_path: Path) -> None:
+    names = ["PALPABLE_TASK_ID", "PALPABLE_ATTEMPT", "PALPABLE_TASK_TOKEN"]
+
+    def task(number: int) -> tuple[list[str], str]:
+        import subprocess
+        import sys
+
+        own = [os.environ[name] for name in names]
+        program = f"import os; print([os.environ.get(name) for name in {names}])"
+        seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for name in names[number:]:
+            os.environ[name] = "changed"
+        if not number:
+            os.unsetenv(names[0])
+            del os.environ[names[2]]
+        return own, seen.strip()
+
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        await worker.send(task, {f"t{number}": (number,) for number in range(4)})
+        for number in range(4):
+            ended = await worker.ended()
+            assert ended.is_successful and ended.payload is not None
+            own = [f"t{number}", "1", TOKEN]
+            assert loads(ended.payload) == (own, str(own))
         worker.close()
 
     serve(tmp_path, test)

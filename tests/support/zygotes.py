@@ -18,13 +18,13 @@ from palpable._zygote.zygote_handle import ForkedProcess, ZygoteHandle
 
 T = TypeVar("T")
 WAIT_SECONDS = 20.0
+TOKEN = "token of the tasks"
 
 
 def order(function: Callable[..., Any], *args: Any, task_id: str = "t1") -> TaskOrder:
     """An order to call `function`; `functions_of` gives what has to travel with it."""
     key = dumps_function(function).key
-    token, name = f"token of {task_id}", name_of(function).rpartition(".")[2]
-    return TaskOrder(task_id, 1, "call", key, dumps_call(args, {}), token=token, name=name)
+    return TaskOrder(task_id, 1, "call", key, dumps_call(args, {}), name=name_of(function).rpartition(".")[2])
 
 
 def functions_of(*functions: Callable[..., Any]) -> dict[str, bytes]:
@@ -57,7 +57,7 @@ class FakeProcess:
 
     async def run(self, function: Callable[..., Any], *args: Any) -> TaskEnded | None:
         """Have it run one task in task mode; None if the process ended without an answer."""
-        await self.send(RunTasks(tasks=[order(function, *args)], functions=functions_of(function)))
+        await self.send(RunTasks(tasks=[order(function, *args)], functions=functions_of(function), token=TOKEN))
         try:
             return await self.receive()  # type: ignore[no-any-return]
         except ConnectionError:

@@ -420,9 +420,6 @@ class TaskOrder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     function_key: str
     payload: bytes
     timeout_seconds: float | None = None
-    token: str = ""
-    """By it a client proves that it speaks from inside this task (`handshake`), which finds it in
-    `PALPABLE_TASK_TOKEN`."""
     name: str = ""
     """As in `TaskRequest`."""
 
@@ -446,6 +443,9 @@ class RunTasks(Message, frozen=True, tag="run"):
     isolation: Isolation = "task"
     taken_back: int = 0
     """Worker mode: before queueing `tasks`, forget this many of the unclaimed tasks sent last."""
+    token: str = ""
+    """By it a client proves that it speaks from inside one of these tasks (`handshake`), which finds it in
+    `PALPABLE_TASK_TOKEN`. The same in all that a process gets."""
 
 
 # --- task process to server (besides the requests above) ---------------------------------------------------------

@@ -100,7 +100,7 @@ def make_life(
                 process.obey(bytes(buffer[:size]), ancillary)
             first = decode(buffer[4:size])
             order = first.tasks[0]
-            task_id, token = order.task_id.encode(), order.token.encode()
+            task_id, token = order.task_id.encode(), first.token.encode()
             if (
                 first.isolation != "task"
                 or order.form != "call"

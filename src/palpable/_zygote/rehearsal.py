@@ -48,16 +48,16 @@ def trial_frame() -> bytes:
     """Return the frame that orders the trivial task."""
     function, key = dumps_plain(_add_one), "0" * 32
     assert function is not None
-    order = TaskOrder("0" * 24, 1, "call", key, dumps_call((1,), {}), token="0" * 32, name="f")
-    return bytes(encode_frame(RunTasks(tasks=[order], functions={key: function})))
+    order = TaskOrder("0" * 24, 1, "call", key, dumps_call((1,), {}), name="f")
+    return bytes(encode_frame(RunTasks(tasks=[order], functions={key: function}, token="0" * 32)))
 
 
 def _named_frame() -> bytes:
     """Return a frame that orders a task with a function of a module."""
     key = "1" * 32
     function = NAMED_MARK + f"{REHEARSED}\0add_one".encode()
-    order = TaskOrder("0" * 24, 1, "call", key, dumps_call((1,), {}), timeout_seconds=1.0, token="0" * 32, name="f")
-    return bytes(encode_frame(RunTasks(tasks=[order], functions={key: function})))
+    order = TaskOrder("0" * 24, 1, "call", key, dumps_call((1,), {}), timeout_seconds=1.0, name="f")
+    return bytes(encode_frame(RunTasks(tasks=[order], functions={key: function}, token="0" * 32)))
 
 
 def rehearse_fork() -> None:

@@ -81,6 +81,8 @@ class TaskProcess:
         self.task_id_room: memoryview | None = None
         """Where the variable PALPABLE_TASK_ID has room reserved (see `os_calls.reserve_variable`)."""
         self._task_id: bytes | None = None
+        self._token = b""
+        self._attempt, self._attempt_text = 0, b"0"
         self.orders: deque[TaskOrder] = deque()
         self.take_backs = 0
         self.functions: OrderedDict[str, Any] = OrderedDict()
@@ -100,6 +102,7 @@ class TaskProcess:
         self._task_id = self._environ.get(b"PALPABLE_TASK_ID")
         inside.set_current_messenger(None)
         first = messages[0]
+        self._token = first.token.encode()
         if first.isolation == "task":
             self._pickled_functions = first.functions
             ended = self.ended(first.tasks[0], self.attempt(first.tasks[0]))
@@ -185,12 +188,14 @@ class TaskProcess:
         else:
             putenv(b"PALPABLE_TASK_ID", task_id)
         environ[b"PALPABLE_TASK_ID"] = self._task_id = task_id
-        if environ.get(b"PALPABLE_TASK_TOKEN") != (token := order.token.encode()):
+        if environ.get(b"PALPABLE_TASK_TOKEN") is not (token := self._token):
             environ[b"PALPABLE_TASK_TOKEN"] = token
             putenv(b"PALPABLE_TASK_TOKEN", token)
-        if environ.get(b"PALPABLE_ATTEMPT") != (attempt := b"%d" % order.attempt):
-            environ[b"PALPABLE_ATTEMPT"] = attempt
-            putenv(b"PALPABLE_ATTEMPT", attempt)
+        if order.attempt != self._attempt:
+            self._attempt, self._attempt_text = order.attempt, b"%d" % order.attempt
+        if environ.get(b"PALPABLE_ATTEMPT") is not (text := self._attempt_text):
+            environ[b"PALPABLE_ATTEMPT"] = text
+            putenv(b"PALPABLE_ATTEMPT", text)
 
     def _run(self, order: TaskOrder, done: list[Any]) -> Any:
         """Return what the task returns. Of a chunk, `done` has the results so far, also when it raises."""

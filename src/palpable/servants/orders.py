@@ -61,6 +61,7 @@ class Orders:
             manager.messages.on_messages,
             asyncio.get_running_loop(),
             manager.delivery.writable_again,
+            task_token=self._task_token,
         )
         manager.links[order.runner_id] = link
         manager.pool.acquire(link)
@@ -72,7 +73,7 @@ class Orders:
             return  # gone, or about to be; that was decided after this
         orders: list[TaskOrder] = []
         functions: dict[str, bytes] = {}
-        known_functions, token = link.known_functions, self._task_token
+        known_functions = link.known_functions
         for task in order.tasks:
             request: TaskRequest = task.request
             key = task.function_key
@@ -90,7 +91,6 @@ class Orders:
                     key,
                     payload,
                     task.policy.timeout_seconds,
-                    token,
                     task.name,
                 )
             )

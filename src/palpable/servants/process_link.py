@@ -41,6 +41,7 @@ class ProcessLink:
         on_messages: called with the link and the messages that came, in order. It takes those out that it handles; a
             request only while the link is not congested.
         on_has_read: called with the link when it is writable again.
+        task_token: what its tasks are to prove themselves by.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class ProcessLink:
         on_messages: Callable[[ProcessLink, deque[Any]], None],
         loop: asyncio.AbstractEventLoop,
         on_has_read: Callable[[ProcessLink], None] = lambda link: None,
+        *,
+        task_token: str = "",
     ) -> None:
         self.runner_id = runner_id
         self.connection_id = -runner_id
@@ -69,6 +72,7 @@ class ProcessLink:
         self._on_messages = on_messages
         self._on_has_read = on_has_read
         self._loop = loop
+        self._task_token = task_token
         self._intake = Intake(self._hand_over, self._unread_bytes, self._set_reading)
         self._socket: socket.socket | None = None
         self._reader: FrameReader[Any] = FrameReader(FromTaskProcess, limit_bytes=limit_bytes)
@@ -120,6 +124,7 @@ class ProcessLink:
                 functions=functions,
                 isolation=self.isolation,  # type: ignore[arg-type]
                 taken_back=taken_back,
+                token=self._task_token,
             )
         )
         if self.isolation == "task":
