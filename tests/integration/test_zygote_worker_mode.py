@@ -6,11 +6,12 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from palpable._wire.messages import RunTasks, TaskEnded
-from palpable._wire.payload import loads
+from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder
+from palpable._wire.payload import dumps_call, loads
 from support.zygotes import TOKEN, FakeProcess, FakeServer, functions_of, order, serve
 
 
@@ -25,8 +26,9 @@ class FakeWorker:
         self.is_first = True
         self.owed = 0
 
-    async def send(self, function: Any, args_of: dict[str, tuple[Any, ...]]) -> None:
+    async def send(self, function: Any, args_of: dict[str, tuple[Any, ...]], others: Sequence[TaskOrder] = ()) -> None:
         tasks = [order(function, *args, task_id=task_id) for task_id, args in args_of.items()]
+        tasks += others
         if self.owed:
             self.take_backs += 1
         message = RunTasks(
@@ -39,7 +41,7 @@ class FakeWorker:
         self.owed = 0
         await self.process.send(message, (self.read_fd,) if self.is_first else ())
         self.is_first = False
-        self.unclaimed += args_of
+        self.unclaimed += [task.task_id for task in tasks]
         os.write(self.write_fd, bytes([self.take_backs % 256]) * len(tasks))
 
     def take_back(self, count: int) -> list[str]:
@@ -200,6 +202,27 @@ def test_every_task_finds_its_own_variables_whatever_the_last_one_did_to_them(tm
             assert ended.is_successful and ended.payload is not None
             own = [f"t{number}", "1", TOKEN]
             assert loads(ended.payload) == (own, str(own))
+        worker.close()
+
+    serve(tmp_path, test)
+
+
+def test_a_task_without_its_function_fails_alone_before_and_after_others(tmp_path: Path) -> None:
+    def task(number: int) -> int:
+        return number
+
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        await worker.send(task, {}, [TaskOrder("lost", 1, "call", "", dumps_call((1,), {}))])
+        await worker.send(task, {"t1": (1,), "t2": (2,)}, [TaskOrder("again", 1, "call", "", dumps_call((1,), {}))])
+        endings = [await worker.ended() for _ in range(4)]
+        assert [(ended.task_id, ended.is_successful) for ended in endings] == [
+            ("lost", False),
+            ("t1", True),
+            ("t2", True),
+            ("again", False),
+        ]
+        assert {ended.error_type for ended in endings if not ended.is_successful} == {"RuntimeError"}
         worker.close()
 
     serve(tmp_path, test)

@@ -74,7 +74,7 @@ def keep_running(process: TaskProcess, claim_fd: int) -> NoReturn:
 
         started_at = perf_counter()
         cpu_from = cpu_to if started_at - ended_at < GAP_SECONDS else process_time()
-        if order.function_key == known_key and order.form == "call" and order.payload:
+        if function is not None and order.function_key == known_key and order.form == "call" and order.payload:
             enter_environment(order)
             payload = call(order)
         else:
