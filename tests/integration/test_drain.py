@@ -169,3 +169,16 @@ def test_a_server_told_to_stop_again_and_again_until_it_is_gone_has_ended_by_its
             time.sleep(0.001)
         server.close()
         assert process.returncode == 0
+
+
+def test_no_sigterm_can_come_to_another_thread_of_a_server(tmp_path: Path) -> None:
+    # One that is about to end would take it without a handler, once the event loop is closed.
+    with Server(num_workers=1, store=tmp_path / "jobs.db") as server, server.client() as client:
+        assert client.run(tasks.double, 2) == 4
+        process = server._process
+        assert process is not None
+        others = [path for path in Path(f"/proc/{process.pid}/task").iterdir() if path.name != str(process.pid)]
+        assert others  # the journal's
+        for thread in others:
+            fields = dict(line.split(":", 1) for line in (thread / "status").read_text().splitlines())
+            assert int(fields["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1

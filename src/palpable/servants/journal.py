@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -110,8 +111,12 @@ class Journal:
     async def close(self) -> None:
         """End the thread after its last batch, and close the store."""
         self._orders.put(None)
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await asyncio.get_running_loop().run_in_executor(None, self._join_thread)
         self.store.close()
+
+    def _join_thread(self) -> None:
+        _leave_sigterm_to_others()
+        self._thread.join()
 
     # --- cutting batches ----------------------------------------------------------------------------------------------
 
@@ -233,6 +238,7 @@ class Journal:
 
     def _write_all(self) -> None:
         """Until told to end: write a batch, say so, and tidy up when there is nothing to write."""
+        _leave_sigterm_to_others()
         needs_tidying, tidied_at = False, 0.0
         while True:
             order = self._next_order(needs_tidying, tidied_at)
@@ -280,6 +286,15 @@ class Journal:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             pass  # the loop is closed: the server ended without waiting for us
+
+
+def _leave_sigterm_to_others() -> None:
+    """Have no SIGTERM come to this thread.
+
+    Python calls a thread ended, and lets who joins it go on, a moment before it has. By then the event loop may be
+    closed and its signal handler gone, so that a SIGTERM would end a process that is about to end by itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 class _Tidy:

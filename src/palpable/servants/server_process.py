@@ -127,7 +127,7 @@ async def _serve(
         await server.run(on_listening, on_recovering)
     finally:
         # Against one more SIGTERM, which would end this process by the signal, in the middle of what is left to do: the
-        # loop takes its handler away when it is closed. Other threads that could get it are gone by then.
+        # loop takes its handler away when it is closed. Other threads do not take it: see `journal`.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         loop.remove_reader(control.fileno())
         if owner_fd is not None:
