@@ -21,7 +21,7 @@ from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
 from palpable._wire.messages import TaskEnded
 from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
 from palpable._zygote import output
-from palpable._zygote.usage_meter import GAP_SECONDS, SHORT_SECONDS, UsageMeter
+from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 1 << 12
 """A payload of fewer is copied once more, into its frame: that takes less time than to encode into a frame."""
+SHORT_SECONDS = 0.001
+"""A shorter task is not asked about children and memory, which would take a tenth of the time that it takes in all.
+What it does use of them is counted with the next task that is longer."""
+GAP_SECONDS = 0.001
+"""To ask for CPU time takes a tenth of the time of a small task, so a task that follows at once begins where the one
+before has ended."""
 
 
 def keep_running(process: TaskProcess, claim_fd: int) -> NoReturn:

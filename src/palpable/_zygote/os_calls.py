@@ -166,7 +166,7 @@ def reserve_variable(name: bytes) -> Any:
 
 
 def room_of(address: Any) -> memoryview:
-    """Return the room of a reserved variable to be written to: what `strcpy` does in half the time, in more pages."""
+    """Return the room of a reserved variable, to write to: half the time of `strcpy`, but more pages."""
     return memoryview((ctypes.c_char * (RESERVED_BYTES + 1)).from_address(address.value)).cast("B")
 
 

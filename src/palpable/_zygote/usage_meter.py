@@ -1,4 +1,4 @@
-"""What each task used, in a process that runs many.
+"""What a process that runs many tasks has used besides time: memory, and the CPU of children that have ended.
 
 Runs in: task processes with isolation "worker".
 """
@@ -10,14 +10,6 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 """Of `ru_maxrss`."""
-SHORT_SECONDS = 0.001
-"""A shorter task is not asked about children and memory, which would take a tenth of the time that it takes in all.
-What it does use of them is counted with the next task that is longer."""
-
-
-GAP_SECONDS = 0.001
-"""To ask for CPU time takes a tenth of the time of a small task, so a task that follows at once begins where the one
-before has ended."""
 
 
 class UsageMeter:

@@ -68,9 +68,7 @@ class FunctionStore:
         self._references[key] += count
 
     def release(self, key: str, count: int = 1) -> None:
-        """That many references less; none: nothing happens."""
-        if not count:
-            return
+        """That many references less."""
         self._references[key] -= count
         if self._references[key] <= 0:
             del self._references[key]

@@ -133,24 +133,20 @@ class Orders:
 
     def _tasks_finished(self, order: effect.TasksFinished) -> None:
         manager = self._manager
-        ended, functions = manager.ended, manager.functions
-        key, count = "", 0
+        ended = manager.ended
         for task in order.tasks:
             outcome = task.outcome
             ended[outcome] = ended.get(outcome, 0) + 1
-            if outcome is SUCCEEDED and task.function_key:
-                if task.function_key == key:
-                    count += 1
-                else:
-                    functions.release(key, count)
-                    key, count = task.function_key, 1
             if task.ending is None:
                 link = manager.links.get(task.runner_id or 0)
                 if link is not None and link.spool_path:
                     # Ended by force, its process still there: its last words so far go with the result, told now.
                     collected_bytes = manager.outputs.collect(task.task_id, link.spool_path, link.collected_bytes)
                     link.collected_bytes = collected_bytes
-        functions.release(key, count)
+        keys = [task.function_key for task in order.tasks if task.outcome is SUCCEEDED]
+        for key in set(keys):
+            if key:
+                manager.functions.release(key, keys.count(key))
         manager.delivery.on_finished(order.tasks)
 
     def _task_settled(self, order: effect.TaskSettled) -> None:
