@@ -113,12 +113,12 @@ def test_a_zygote_that_dies_while_no_file_descriptor_is_free_is_replaced_when_on
         assert client.submit(tasks.double, 2).result(timeout=20) == 4
 
 
-def test_a_kept_process_that_no_claim_pipe_can_be_made_for_is_replaced_and_its_task_runs(tmp_path: Path) -> None:
+def test_a_kept_process_that_no_pipes_can_be_made_for_is_replaced_and_its_task_runs(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     with Server(logging_folder=str(logs), num_workers=1, isolation="worker") as server, server.client() as client:
         wait_until(lambda: client.get_status()["processes"]["idle"] == 2)
         assert server.pid is not None
         with _no_file_descriptor_free(server.pid):
             future = client.submit(tasks.double, 2)
-            wait_until(lambda: "there is no room for its claim pipe" in _server_log(logs))
+            wait_until(lambda: "there is no room for its pipes" in _server_log(logs))
         assert future.result(timeout=20) == 4

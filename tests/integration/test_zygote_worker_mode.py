@@ -12,7 +12,8 @@ from typing import Any
 
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder
 from palpable._wire.payload import dumps_call, loads
-from support.zygotes import TOKEN, FakeProcess, FakeServer, functions_of, order, serve
+from palpable._wire.returns import ReturnsReader, TaskReturned
+from support.zygotes import TOKEN, WAIT_SECONDS, FakeProcess, FakeServer, functions_of, order, serve
 
 
 class FakeWorker:
@@ -21,6 +22,11 @@ class FakeWorker:
     def __init__(self, process: FakeProcess) -> None:
         self.process = process
         self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.returns_fd, self.return_fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.returns_fd, False)
+        self.returns = ReturnsReader()
+        self.heard = 0
+        self.endings: list[TaskEnded | TaskReturned] = []
         self.take_backs = 0
         self.unclaimed: list[str] = []  # sent and perhaps claimed, in order
         self.is_first = True
@@ -36,10 +42,11 @@ class FakeWorker:
             functions=functions_of(function) if self.is_first else {},
             isolation="worker",
             taken_back=self.owed,
+            heard=self.heard,
             token=TOKEN,
         )
         self.owed = 0
-        await self.process.send(message, (self.read_fd,) if self.is_first else ())
+        await self.process.send(message, (self.read_fd, self.return_fd) if self.is_first else ())
         self.is_first = False
         self.unclaimed += [task.task_id for task in tasks]
         os.write(self.write_fd, bytes([self.take_backs % 256]) * len(tasks))
@@ -53,14 +60,30 @@ class FakeWorker:
         self.owed += taken
         return [self.unclaimed.pop() for _ in range(taken)]
 
-    async def ended(self) -> TaskEnded:
-        message = await self.process.receive()
-        assert isinstance(message, TaskEnded), message
-        return message
+    async def ended(self) -> TaskEnded | TaskReturned:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self.endings:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.0002)
+            said = self.received()
+            try:
+                self.endings += self.returns.feed(os.read(self.returns_fd, 1 << 16))
+            except BlockingIOError:
+                pass
+            self.endings += said
+        return self.endings.pop(0)
+
+    def received(self) -> list[TaskEnded]:
+        try:
+            messages = self.process.reader.feed(self.process.socket.recv(1 << 16))
+        except BlockingIOError:
+            return []
+        self.heard += len(messages)
+        return [message for message in messages if isinstance(message, TaskEnded)]
 
     def close(self) -> None:
-        os.close(self.read_fd)
-        os.close(self.write_fd)
+        for fd in (self.read_fd, self.write_fd, self.returns_fd, self.return_fd):
+            os.close(fd)
 
 
 def test_a_worker_process_runs_many_tasks_in_order_and_keeps_its_state(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 _LENGTH = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+"""Encodes a message, without the length before it."""
 
 COPIED_BYTES = 1 << 12
 """A message of so few bytes is copied out of what was received before it is decoded: a view takes longer to make."""

@@ -428,10 +428,11 @@ class RunTasks(Message, frozen=True, tag="run"):
     """Run these, one after the other.
 
     The first frame that a task process gets is a `RunTasks`. With isolation "task" it holds one task, and the process
-    exits after it. With "worker" the first frame carries one file descriptor: the read end of the *claim pipe*. The
-    server writes one byte into it for every task it sends; the process reads one byte before it starts each task, and
-    blocks there when there is none. So a task that was not claimed can be taken back by the server, which holds the
-    read end too: the kernel decides who got it, and tasks taken back are always the last ones sent.
+    exits after it. With "worker" the first frame carries two file descriptors: the read end of the *claim pipe*, and
+    the write end of the *returns pipe* (`returns`). The server writes one byte into the claim pipe for every task it
+    sends; the process reads one byte before it starts each task, and blocks there when there is none. So a task that
+    was not claimed can be taken back by the server, which holds the read end too: the kernel decides who got it, and
+    tasks taken back are always the last ones sent.
 
     The server sends a frame before it writes the bytes for the tasks in it, and each byte is the number of frames with
     `taken_back` sent to this process so far, modulo 256. So a process that claims knows whether a frame is on its way
@@ -443,6 +444,8 @@ class RunTasks(Message, frozen=True, tag="run"):
     isolation: Isolation = "task"
     taken_back: int = 0
     """Worker mode: before queueing `tasks`, forget this many of the unclaimed tasks sent last."""
+    heard: int = 0
+    """Worker mode: frames that the server has received from this process so far (see `returns`)."""
     token: str = ""
     """By it a client proves that it speaks from inside one of these tasks (`handshake`), which finds it in
     `PALPABLE_TASK_TOKEN`. The same in all that a process gets."""

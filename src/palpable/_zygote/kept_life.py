@@ -13,13 +13,14 @@ from _pickle import dumps, loads
 from time import monotonic, perf_counter, process_time
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec.msgpack import Encoder
 from msgspec.structs import replace
 
 from palpable._connection.inside import set_next_messenger
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
+from palpable._wire.framing import encode
 from palpable._wire.messages import TaskEnded
 from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
+from palpable._wire.returns import RECORD_MAX_BYTES, TaskReturned, number_of
 from palpable._zygote import output
 from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from palpable._wire.messages import TaskOrder
     from palpable._zygote.task_process import TaskProcess
 
-SMALL_BYTES = 1 << 12
-"""A payload of fewer is copied once more, into its frame: that takes less time than to encode into a frame."""
 SHORT_SECONDS = 0.001
 """A shorter task is not asked about children and memory, which would take a tenth of the time that it takes in all.
 What it does use of them is counted with the next task that is longer."""
@@ -38,13 +37,19 @@ GAP_SECONDS = 0.001
 before has ended."""
 
 
-def keep_running(process: TaskProcess, claim_fd: int) -> NoReturn:
-    """Run tasks as they are claimed, until the server closes the claim pipe or the socket."""
-    read, getpid, end_of_output, flush = os.read, os.getpid, output.end, output.flush
+def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoReturn:
+    """Run tasks as they are claimed, until the server closes the claim pipe or the socket.
+
+    Args:
+        claim_fd: the read end of the claim pipe.
+        return_fd: the write end of the returns pipe.
+    """
+    read, write, getpid, end_of_output, flush = os.read, os.write, os.getpid, output.end, output.flush
     orders, clock, lock, pid = process.orders, process.clock, process.lock, process.pid
-    enter_environment, attempt, send_all = process.enter_environment, process.attempt, process.socket.sendall
-    get_connection, send, atoms, encode = process.get_connection, process.send, ATOMS, Encoder().encode
+    enter_environment, attempt, atoms = process.enter_environment, process.attempt, ATOMS
+    get_connection, send = process.get_connection, process.send
     known_key, function = "", None
+    returned_count = 0
 
     def call(order: TaskOrder) -> bytes | TaskEnded:
         """Do what `process.attempt` does, for a call whose function is at hand."""
@@ -93,29 +98,37 @@ def keep_running(process: TaskProcess, claim_fd: int) -> NoReturn:
             cpu_seconds += meter.look()
         # What a thread of an earlier task has written since that ended belongs to this one: to nobody, else.
         output_from, output_to = output_to, end_of_output()
-        if type(payload) is bytes and not clock.costs:
-            ended = TaskEnded(
-                task_id=order.task_id,
-                is_successful=True,
-                payload=payload,
-                elapsed_seconds=elapsed_seconds,
-                cpu_seconds=cpu_seconds,
-                peak_memory_bytes=meter.peak_bytes,
-                output_from=output_from,
-                output_to=output_to,
+        if (
+            type(payload) is bytes
+            and len(payload) < RECORD_MAX_BYTES
+            and process.said == process.heard
+            and not clock.costs
+            and getpid() == pid
+        ):
+            record = encode(
+                TaskReturned(
+                    order.task_id,
+                    payload,
+                    elapsed_seconds,
+                    cpu_seconds,
+                    meter.peak_bytes,
+                    output_from,
+                    output_to,
+                    number_of(returned_count),
+                )
             )
-            if len(payload) < SMALL_BYTES and getpid() == pid:
-                # As `send_last`, written out.
-                data = encode(ended)
+            if len(record) <= RECORD_MAX_BYTES:
                 try:
                     with lock:
-                        if process.connection is None:
-                            send_all(len(data).to_bytes(4, "little") + data)
+                        # Another thread may have said something meanwhile.
+                        if process.connection is None and process.said == process.heard:
+                            write(return_fd, record)
+                            returned_count += 1
                             continue
                 except OSError:
-                    pass  # tried once more below, where it is reported
-        else:
-            ended = replace(
+                    pass  # the task closed it, perhaps; tried by the socket, where it is reported
+        process.send_last(
+            replace(
                 process.ended(order, payload),
                 elapsed_seconds=elapsed_seconds,
                 cpu_seconds=cpu_seconds,
@@ -123,4 +136,4 @@ def keep_running(process: TaskProcess, claim_fd: int) -> NoReturn:
                 output_from=output_from,
                 output_to=output_to,
             )
-        process.send_last(ended)
+        )

@@ -3,7 +3,7 @@
 Runs in: the task process. Speaks with: the server, over its private socket.
 
 With isolation "task" it runs one task and is gone; with "worker" it runs many, each claimed from the claim pipe
-(see `RunTasks`). How a task can end:
+(see `RunTasks`), and says of most that they have returned by the returns pipe (see `returns`). How a task can end:
 
 * it returns: `TaskEnded` with the pickled value;
 * it raises (KeyboardInterrupt, MemoryError and RecursionError too): `TaskEnded` with the pickled exception. A value
@@ -26,6 +26,7 @@ import select
 import sys
 from collections import OrderedDict, deque
 from contextlib import suppress
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from importlib import import_module
 from os import putenv
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 SOCKET_FD = 63
 """The private socket, in every task process. High, so that a task that closes everything and then opens files does not
 come to have a file there by chance; below 64, which is as many as the kernel's smallest table holds."""
+PIPE_FDS = SOCKET_FD - 2
+"""The same for the pipes, which have this number and the next if nothing else has."""
 
 FIRST_READ_BYTES, NEXT_READ_BYTES = 1 << 16, 1 << 18
 """For the second the C library maps memory anew, which is too dear for a small order."""
@@ -85,6 +88,10 @@ class TaskProcess:
         self._attempt, self._attempt_text = 0, b"0"
         self.orders: deque[TaskOrder] = deque()
         self.take_backs = 0
+        self.said = 0
+        """Frames sent, before there was a connection."""
+        self.heard = 0
+        """How many of them the server is known to have received (see `returns`)."""
         self.functions: OrderedDict[str, Any] = OrderedDict()
         self._pickled_functions: dict[str, bytes] = {}
         self._chunk: Any = iter(())
@@ -110,7 +117,8 @@ class TaskProcess:
             self.end(ended)
         for message in messages:
             self._take_orders(message)
-        keep_running(self, int.from_bytes(ancillary[0][2][:4], sys.byteorder))
+        fds = [int.from_bytes(ancillary[0][2][start : start + 4], sys.byteorder) for start in (0, 4)]
+        keep_running(self, *map(_out_of_the_way, fds))
 
     def end(self, ended: TaskEnded) -> NoReturn:
         """Send the end of the only task, and end this process."""
@@ -307,6 +315,7 @@ class TaskProcess:
             output.say(message.level, message.text)
         with self.lock:
             if self.connection is None:
+                self.said += 1
                 self.socket.sendall(encode_frame(message))
                 return
         self.connection.send(message)
@@ -319,7 +328,9 @@ class TaskProcess:
             try:
                 with self.lock:
                     if self.connection is None:
-                        self.socket.sendall(encode_frame(ended))
+                        frame = encode_frame(ended)
+                        self.said += 1
+                        self.socket.sendall(frame)
                         return
                 self.connection.send(ended)
             except (FrameError, MemoryError) as error:  # the result is too large for a frame, or for a copy of it
@@ -356,10 +367,21 @@ class TaskProcess:
             return
         for _ in range(message.taken_back):
             self.orders.pop()
+        self.heard = message.heard
         self._pickled_functions.update(message.functions)
         self.orders.extend(message.tasks)
         if message.taken_back:
             self.take_backs = (self.take_backs + 1) % 256
+
+
+def _out_of_the_way(fd: int) -> int:
+    """Move a file descriptor to a high number (see `SOCKET_FD`); return that, or the old one if there is no room."""
+    try:
+        moved = fcntl(fd, F_DUPFD_CLOEXEC, PIPE_FDS)
+    except OSError:
+        return fd
+    os.close(fd)
+    return moved
 
 
 def _call_each(function: Callable[[Any], Any], params: Iterator[Any], done: list[Any]) -> None:

@@ -1,22 +1,22 @@
 """The server's end of the line to one task process.
 
-Runs in: the server process. Speaks with: one task process, over the private socket pair of that process.
+Runs in: the server process. Speaks with: one task process, over the private socket pair of that process, and with one
+that runs many tasks over its pipes too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import FromTaskProcess, RunTasks, TaskOrder
 from palpable.servants.intake import Intake
+from palpable.servants.kept_pipes import KeptPipes
 
 if TYPE_CHECKING:
     from palpable._zygote.zygote_handle import ZygoteHandle
@@ -39,7 +39,7 @@ class ProcessLink:
     Args:
         runner_id: whose link it is; also its `connection_id` for requests of the task (negative: never a client's).
         on_messages: called with the link and the messages that came, in order. It takes those out that it handles; a
-            request only while the link is not congested.
+            request only while the link is not congested. What came by the returns pipe together is a list of its own.
         on_has_read: called with the link when it is writable again.
         task_token: what its tasks are to prove themselves by.
     """
@@ -80,13 +80,17 @@ class ProcessLink:
         self._outgoing = bytearray()
         self._unsent_order_bytes = 0
         """What is in there of orders, at most: a busy process reads those later, and may ask meanwhile."""
-        self._claims: tuple[int, int] | None = None
+        self._pipes: KeptPipes | None = None
+        self._reads_returns = False
+        """Whether the process may still say something by its returns pipe, as far as is known."""
+        self._heard = 0
+        """Frames received."""
         self._take_backs = 0
         """Frames sent that told of tasks taken back, modulo 256: what the claim bytes say (see `RunTasks`)."""
         self._never_sent = 0
         """Tasks taken back before there was a process to know of them."""
         self._lost_orders = 0
-        """Tasks that the process can't be told of any more, as there is no claim pipe for it: it is being ended."""
+        """Tasks that the process can't be told of any more, as there are no pipes for it: it is being ended."""
         self._is_given_up = False
         self._receive_bytes = SMALL_RECEIVE_BYTES
         self._is_reading = False
@@ -124,17 +128,18 @@ class ProcessLink:
                 functions=functions,
                 isolation=self.isolation,  # type: ignore[arg-type]
                 taken_back=taken_back,
+                heard=self._heard,
                 token=self._task_token,
             )
         )
         if self.isolation == "task":
             self._send_order(frame)
             return
-        if self._claims is None and not self._is_given_up:
+        if self._pipes is None and not self._is_given_up:
             try:
-                self._send_claim_pipe(frame)
+                self._open_pipes(frame)
             except OSError as error:
-                logger.error("process %s is ended: there is no room for its claim pipe: %s", self.pid, error)
+                logger.error("process %s is ended: there is no room for its pipes: %s", self.pid, error)
                 self._is_given_up = True
                 self._end_process()
         if self._is_given_up:
@@ -143,57 +148,29 @@ class ProcessLink:
         if taken_back:
             self._take_backs = (self._take_backs + 1) % 256
         self._send_order(frame)
-        assert self._claims is not None
-        # At most `BATCH_MAX` claims are open at a time: the pipe, of 4 KB at least, never fills.
-        os.write(self._claims[1], bytes([self._take_backs]) * len(tasks))
+        assert self._pipes is not None
+        self._pipes.offer(len(tasks), self._take_backs)
 
-    def _send_claim_pipe(self, frame: bytearray) -> None:
-        """Make the claim pipe, and send its read end with the first byte of the first frame.
-
-        If the process is gone its exit will be reported; the claims written all the same say that nothing was begun.
-
-        Raises:
-            OSError: the system has no room for it now; nothing is left of it, and nothing was sent.
-        """
+    def _open_pipes(self, frame: bytearray) -> None:
         assert self._socket is not None
-        with ExitStack() as on_error:
-            theirs, writer = os.pipe2(os.O_CLOEXEC)
-            on_error.callback(os.close, writer)
-            try:
-                # The process blocks when it reads, the server must not. Whether a read blocks belongs to the open file
-                # description, which a passed descriptor shares; opened anew, the same pipe has a second description.
-                ours = os.open(f"/proc/self/fd/{theirs}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                on_error.callback(os.close, ours)
-                with suppress(ConnectionError):
-                    socket.send_fds(self._socket, [frame[:1]], [theirs])
-            finally:
-                os.close(theirs)
-            on_error.pop_all()
-        self._claims = (ours, writer)
+        self._pipes = KeptPipes(self._socket, frame[:1])
         del frame[:1]
+        self._loop.add_reader(self._pipes.returns_fd, self._on_returned)
+        self._reads_returns = True
 
     def take_back(self) -> int:
-        """Return how many tasks sent last the process has not begun, and never will: they are the server's again.
-
-        The claim pipe decides: each byte read here is one that the process cannot read.
-        """
+        """Return how many tasks sent last the process has not begun, and never will: they are the server's again."""
         if not self.is_bound:
             count = sum(len(tasks) for tasks, _, _ in self._unbound)
             self._unbound.clear()
             self.known_functions.clear()  # they were to travel with those orders
             self._never_sent += count
             return count
-        if self._claims is None:
+        if self._pipes is None:
             # A process of one task has what it was handed; one that was given up has nothing.
             count, self._lost_orders = self._lost_orders, 0
             return count
-        count = 0
-        try:
-            while claims := os.read(self._claims[0], 4096):
-                count += len(claims)
-        except BlockingIOError:
-            pass  # empty
-        return count
+        return self._pipes.take_back()
 
     @property
     def was_never_read(self) -> bool:
@@ -293,31 +270,65 @@ class ProcessLink:
             self._on_messages(self, messages)
 
     def _receive(self) -> bool:
+        """Take in what the process has said; return whether there may be more."""
         if self._socket is None:
             return False
+        data: bytes | None = b""
         try:
             data = self._socket.recv(self._receive_bytes)
         except (BlockingIOError, InterruptedError):
-            return False
+            data = None
         except ConnectionResetError:
             self._is_reset = True
-            data = b""
+        # After that, and handled before: see `returns`. Nothing is handled until all of it is queued: to handle may be
+        # to read on.
+        heard = self._read_returned()
+        if data is None:
+            self._intake.take(heard)
+            return False
         is_full = len(data) == self._receive_bytes
         self._receive_bytes = LARGE_RECEIVE_BYTES if is_full else SMALL_RECEIVE_BYTES
         if not data:
             self._stop_reading()  # whether and how it ended, its wait status tells
+            self._intake.take(heard)
             return False
         try:
             messages = self._reader.feed(data)
         except FrameError as error:
-            logger.warning("process %s is ended, as it does not speak as a task process does: %s", self.pid, error)
-            self._stop_reading()
-            self._end_process()
+            self._refuse_to_hear(error)
+            self._intake.take(heard)
             return False
         self._has_conversed = True
-        if messages:
-            self._intake.take(messages)
+        self._heard += len(messages)
+        heard += messages
+        if heard:
+            self._intake.take(heard)
         return True
+
+    def _on_returned(self) -> None:
+        self._intake.take(self._read_returned())
+
+    def _read_returned(self) -> list[Any]:
+        """Return what the process has said by the returns pipe, as one message, if there is anything."""
+        if self._pipes is None or not self._reads_returns:
+            return []
+        try:
+            returned = self._pipes.read_returned()
+        except FrameError as error:
+            self._refuse_to_hear(error)
+            return []
+        if returned is None:
+            self._stop_reading_returns()
+        if not returned:
+            return []
+        self._has_conversed = True
+        return [returned]
+
+    def _refuse_to_hear(self, error: FrameError) -> None:
+        logger.warning("process %s is ended, as it does not speak as a task process does: %s", self.pid, error)
+        self._stop_reading()
+        self._stop_reading_returns()
+        self._end_process()
 
     def _end_process(self) -> None:
         """Have the process killed; its exit will be reported."""
@@ -337,6 +348,11 @@ class ProcessLink:
         self._set_reading(False)
         self._is_at_end = True
 
+    def _stop_reading_returns(self) -> None:
+        if self._reads_returns and self._pipes is not None:
+            self._reads_returns = False
+            self._loop.remove_reader(self._pipes.returns_fd)
+
     def close(self) -> None:
         """The process is gone."""
         if self._socket is not None:
@@ -347,7 +363,7 @@ class ProcessLink:
                 self._unsent_order_bytes = 0
             self._socket.close()
             self._socket = None
-        if self._claims is not None:
-            os.close(self._claims[0])
-            os.close(self._claims[1])
-            self._claims = None
+        if self._pipes is not None:
+            self._stop_reading_returns()
+            self._pipes.close()
+            self._pipes = None

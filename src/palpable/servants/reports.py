@@ -6,6 +6,7 @@ from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import SUCCEEDED, Outcome
 from palpable._store.store import StoredResult
 from palpable._wire.messages import TaskEnded, TaskInfo, TaskReport
+from palpable._wire.returns import TaskReturned
 
 
 def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | None = None) -> TaskReport:
@@ -14,7 +15,7 @@ def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | No
     Args:
         stored: its result, if it is not in the record.
     """
-    ending: TaskEnded | StoredResult | None = None
+    ending: TaskEnded | TaskReturned | StoredResult | None = None
     outcome = task.outcome
     if outcome is SUCCEEDED or outcome is Outcome.ERROR:
         ending = task.ending or stored

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from palpable._core import events
 from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskSaid
+from palpable._wire.returns import TaskReturned
 from palpable.servants.delivery import Peer
 from palpable.servants.intake import HAVE_LARGE_ANSWERS
 from palpable.servants.output_store import empty_spool, set_aside_spool, spool_size
@@ -46,12 +47,20 @@ class TaskMessages:
 
     def on_messages(self, link: ProcessLink, messages: deque[Any]) -> None:
         """A task process has spoken. What is handled is taken out of `messages`."""
-        endings: list[TaskEnded] = []
+        endings: list[events.Ending] = []
         runner = self._manager.engine.dispatcher.runners.get(link.runner_id)
         is_reused = link.isolation == "worker"
         waiting: list[Any] = []
         while messages:
             message = messages.popleft()
+            if type(message) is list:  # from the returns pipe
+                endings += message
+                link.collected_bytes = message[-1].output_to
+                if message[-1].output_to > message[0].output_from:
+                    for returned in message:
+                        if returned.output_to > returned.output_from:
+                            self._collect_output(link, returned)
+                continue
             if type(message) is TaskEnded:
                 endings.append(message)
                 if is_reused:
@@ -90,7 +99,7 @@ class TaskMessages:
         text = message.text.removesuffix("\n") if message.level == "PRINT" else message.text
         task_logger.log(LEVELS.get(message.level, 20), "%s %s", message.task_id, text)
 
-    def _collect_output(self, link: ProcessLink, message: TaskEnded) -> None:
+    def _collect_output(self, link: ProcessLink, message: TaskEnded | TaskReturned) -> None:
         if link.isolation == "worker":
             self._manager.outputs.collect(message.task_id, link.spool_path, message.output_from, message.output_to)
         else:
