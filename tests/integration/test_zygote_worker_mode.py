@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder
+from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskReturned
 from palpable._wire.payload import dumps_call, loads
-from palpable._wire.returns import ReturnsReader, TaskReturned
+from palpable._wire.returns import ReturnsReader
 from support.zygotes import TOKEN, WAIT_SECONDS, FakeProcess, FakeServer, functions_of, order, serve
 
 

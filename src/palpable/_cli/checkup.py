@@ -19,7 +19,7 @@ from palpable._cli.server_options import ServerChoice
 from palpable.units.task_exceptions import PalpableError
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
     from palpable.units.client import Client, ClientView
 
 PATIENCE_SECONDS = 20.0
@@ -188,7 +188,7 @@ def canary_checks(client: Client, *, is_here: bool) -> Iterator[Check]:
     yield _check_cancel(client, view, is_here=is_here)
 
 
-def _sent(view: ClientView, function: Any, *args: Any) -> Check | tuple[str, TaskReport]:
+def _sent(view: ClientView, function: Any, *args: Any) -> Check | tuple[str, Report]:
     """Run a canary to its end; return it, or what went wrong."""
     from palpable._cli.attended_task import id_for, submit
     from palpable._cli.outcomes import describe_end
@@ -213,7 +213,7 @@ def _sent(view: ClientView, function: Any, *args: Any) -> Check | tuple[str, Tas
     return task_id, report
 
 
-def _result(report: TaskReport) -> dict[str, Any] | None:
+def _result(report: Report) -> dict[str, Any] | None:
     from palpable._wire.payload import result_of
 
     result = result_of(report)

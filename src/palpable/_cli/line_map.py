@@ -16,7 +16,7 @@ from palpable._cli.attended_task import cancel_soon
 from palpable.units.task_exceptions import ServerUnreachable
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
     from palpable.units.client import ClientView
     from palpable.units.task_future import TaskFuture
 
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     number: int
     future: TaskFuture[Any]
 
-    def report(self) -> TaskReport:
+    def report(self) -> Report:
         """Return how the task has ended, as the server says it; to be asked before the future is.
 
         Raises:

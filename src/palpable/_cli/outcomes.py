@@ -9,7 +9,7 @@ import click
 from palpable._cli.ending import FAILED, NOT_ASKED
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
 
 CRASHED: Final = 3
 CANCELLED: Final = 4
@@ -31,7 +31,7 @@ EXIT_CODES: Final = {
 """By outcome; "" is a task that has not ended in the time one was ready to wait."""
 
 
-def exit_code_of(report: TaskReport) -> int:
+def exit_code_of(report: Report) -> int:
     """Return the exit code of a command that stands for this task; for a task that runs a command, the command's."""
     if report.outcome == "error" and _is_of_ours(report.error_type):
         from palpable._cli.named_function import NotStarted
@@ -44,7 +44,7 @@ def exit_code_of(report: TaskReport) -> int:
     return EXIT_CODES.get(report.outcome, FAILED)
 
 
-def describe_end(report: TaskReport) -> str:
+def describe_end(report: Report) -> str:
     """Return in a few words how a task stands."""
     if not report.outcome:
         return f"has not ended yet, it is {report.state}"
@@ -66,12 +66,12 @@ def describe_error(error_type: str, message: str) -> str:
     return " ".join(text.split())
 
 
-def traceback_of(report: TaskReport) -> str:
+def traceback_of(report: Report) -> str:
     """Return the traceback, unless it would show nothing but our own code; "" if there is none."""
     return "" if _is_of_ours(report.error_type) else report.traceback.rstrip()
 
 
-def say_failure(report: TaskReport, introduction: str = "") -> None:
+def say_failure(report: Report, introduction: str = "") -> None:
     """Say on stderr how a task failed: the traceback, and then a line.
 
     What it raised is said in the words of the report: its class may be of a module that there is only where it ran.
@@ -90,7 +90,7 @@ def _is_of_ours(error_type: str) -> bool:
     return error_type.startswith("palpable._cli.")
 
 
-def error_of(report: TaskReport) -> BaseException:
+def error_of(report: Report) -> BaseException:
     """Return what a client raises for a task that did not succeed."""
     from palpable._wire.failure import exception_of
 
@@ -100,7 +100,7 @@ def error_of(report: TaskReport) -> BaseException:
 # --- results ----------------------------------------------------------------------------------------------------
 
 
-def result_fields(report: TaskReport) -> dict[str, Any]:
+def result_fields(report: Report) -> dict[str, Any]:
     """Return what a successful task returned as fields for JSON.
 
     `result`, if it can be JSON; else `result_repr`, its repr; else `result_error`, why it can't be unpickled here.
@@ -129,7 +129,7 @@ def value_fields(value: Any) -> dict[str, Any]:
         return {"result_repr": repr_of(value)}
 
 
-def report_object(report: TaskReport) -> dict[str, Any]:
+def report_object(report: Report) -> dict[str, Any]:
     """Return how a task ended, its result or its error included, as `--json` prints it."""
     return {
         "task_id": report.task_id,

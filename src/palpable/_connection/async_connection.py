@@ -23,7 +23,7 @@ from palpable._connection.reconnecting import delays, seconds_to_try
 from palpable._connection.refusals import too_large
 from palpable._connection.shared_taker import submit_shared
 from palpable._connection.waiting import LogRequest, Request, ResultTaker
-from palpable._wire.messages import BeginWait, EndWait, Message, TaskOptions, TaskReport, TaskRequest
+from palpable._wire.messages import BeginWait, EndWait, Message, Report, TaskOptions, TaskRequest
 from palpable.units.task_exceptions import PalpableError, ServerError, ServerUnreachable
 
 ACCEPTANCE_SECONDS = 0.002
@@ -57,11 +57,11 @@ class AsyncArrival:
 
     __slots__ = ("_future", "task_id")
 
-    def __init__(self, task_id: str, future: asyncio.Future[TaskReport]) -> None:
+    def __init__(self, task_id: str, future: asyncio.Future[Report]) -> None:
         self.task_id = task_id
         self._future = future
 
-    def take(self, report: TaskReport) -> bool:
+    def take(self, report: Report) -> bool:
         if not self._future.done():
             self._future.set_result(report)
         return True
@@ -72,7 +72,7 @@ class AsyncArrival:
             self._future.exception()  # nobody has to look at it
         return True
 
-    def finish(self, report: TaskReport) -> None:
+    def finish(self, report: Report) -> None:
         self.take(report)
 
     def finish_failed(self, error: Exception) -> None:
@@ -134,7 +134,7 @@ class AsyncConnection:
         *,
         is_kept: bool = False,
         needs_exit: bool = False,
-    ) -> asyncio.Future[TaskReport]:
+    ) -> asyncio.Future[Report]:
         """Submit a task; return the future of its report. It leaves at the end of this turn of the loop.
 
         Args:
@@ -145,7 +145,7 @@ class AsyncConnection:
         size = len(request.payload) + len(function)
         if size > self._max_task_bytes:
             raise too_large(request.name, size, self._max_task_bytes + FRAME_OVERHEAD_BYTES)
-        future: asyncio.Future[TaskReport] = asyncio.Future(loop=self._loop)  # `create_future` is one call more
+        future: asyncio.Future[Report] = asyncio.Future(loop=self._loop)  # `create_future` is one call more
         if is_kept:
             self._add(request, function, options, None, needs_exit)
         elif options.idempotency_key:
@@ -220,7 +220,7 @@ class AsyncConnection:
 
     async def wait_for_tasks(
         self,
-        futures: Sequence[asyncio.Future[TaskReport]],
+        futures: Sequence[asyncio.Future[Report]],
         task_ids: Callable[[], Sequence[str]],
         *,
         needs: Literal["all", "any"] = "all",

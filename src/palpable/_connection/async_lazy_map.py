@@ -12,7 +12,7 @@ from palpable._connection.bulk import isolation_of, workers_of
 from palpable._connection.param_source import ParamSource, dumps_next
 from palpable._connection.window import Window
 from palpable._wire.chunk_failure import results_before
-from palpable._wire.messages import CancelTasks, TaskOptions, TaskReport, TaskRequest
+from palpable._wire.messages import CancelTasks, Report, TaskOptions, TaskRequest
 from palpable._wire.payload import dumps_function, exception_of, result_of
 from palpable.units.task_exceptions import PayloadTooLarge
 
@@ -22,7 +22,7 @@ class _Chunk:
 
     __slots__ = ("report", "task_id")
 
-    def __init__(self, task_id: str, report: asyncio.Future[TaskReport]) -> None:
+    def __init__(self, task_id: str, report: asyncio.Future[Report]) -> None:
         self.task_id = task_id
         self.report = report
 
@@ -75,7 +75,7 @@ async def async_lazy_map(
         chunk = _Chunk(request.task_id, connection.submit(request, pickled.data, options))
         ahead.add(chunk, size)
 
-        def note(_: asyncio.Future[TaskReport]) -> None:
+        def note(_: asyncio.Future[Report]) -> None:
             if chunk in sizes:  # not taken yet
                 arrived[chunk] = None
             news.set()

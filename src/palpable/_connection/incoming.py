@@ -71,7 +71,11 @@ class Incoming:
     def _on_results(self, message: ResultsPushed) -> None:
         pending = self._pending
         takers = pending.takers
-        reports = message.reports
+        reports: list[Any] = message.returned
+        if not reports:
+            reports = message.reports
+        elif message.reports:
+            reports = reports + message.reports
         for report in reports:
             taker = takers.get(report.task_id)
             if taker is not None:

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from palpable._connection.waiting import Request, ResultTaker
-from palpable._wire.messages import TaskReport
+from palpable._wire.messages import Report
 
 
 class Pending:
@@ -30,7 +30,7 @@ class Pending:
         self.request_ids = count(1)
         """Ids that no other request of this connection has, over all its sockets."""
 
-    def take_result(self, report: TaskReport) -> None:
+    def take_result(self, report: Report) -> None:
         """Give a result to whoever expects it."""
         taker = self.takers.get(report.task_id)
         if taker is not None:
@@ -39,7 +39,7 @@ class Pending:
             # Only now: an interrupt before this line has the message delivered once more.
             self.takers.pop(report.task_id, None)
 
-    def finish_later(self, taker: ResultTaker, report: TaskReport) -> None:
+    def finish_later(self, taker: ResultTaker, report: Report) -> None:
         """Have the taker run the code of others that waits for the report."""
         self._run_in_background(lambda: taker.finish(report))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 
 from palpable._connection.waiting import ResultTaker
-from palpable._wire.messages import TaskReport
+from palpable._wire.messages import Report
 from palpable.units.task_exceptions import ServerUnreachable
 
 
@@ -28,7 +28,7 @@ class SharedTaker:
     def __init__(self, taker: ResultTaker) -> None:
         self.is_accepted = False
         self._takers = [taker]
-        self._report: TaskReport | None = None
+        self._report: Report | None = None
         self._error: Exception | None = None
 
     def join(self, taker: ResultTaker) -> None:
@@ -40,7 +40,7 @@ class SharedTaker:
         elif self._error is not None:
             taker.fail(self._error)
 
-    def take(self, report: TaskReport) -> bool:
+    def take(self, report: Report) -> bool:
         self._report = report
         return all([taker.take(report) for taker in self._takers])
 
@@ -48,7 +48,7 @@ class SharedTaker:
         self._error = error
         return all([taker.fail(error) for taker in self._takers])
 
-    def finish(self, report: TaskReport) -> None:
+    def finish(self, report: Report) -> None:
         for taker in self._takers:
             taker.finish(report)
 

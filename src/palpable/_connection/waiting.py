@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from palpable._wire.messages import BeginWait, LogChunk, Message, QueryResults, QuitServer, RetryTasks, TaskReport
+from palpable._wire.messages import BeginWait, LogChunk, Message, QueryResults, QuitServer, Report, RetryTasks
 
 
 class Blocked:
@@ -71,14 +71,14 @@ class Watched(Protocol):
 class ResultTaker(Protocol):
     """Who gets the result of a task. The connection calls it from whichever thread reads."""
 
-    def take(self, report: TaskReport) -> bool:
+    def take(self, report: Report) -> bool:
         """Take the report; return False if `finish` is to be called on the background thread.
 
         Runs no code of the user, and may be called again with the same report: a Ctrl-C can interrupt it anywhere, and
         the next reader then delivers the message once more.
         """
 
-    def finish(self, report: TaskReport) -> None:
+    def finish(self, report: Report) -> None:
         """Take the report, and run the code of others that waits for it."""
 
     def fail(self, error: Exception) -> bool:
@@ -279,14 +279,14 @@ class Arrival:
         self.task_id = task_id
         self.group = group
         self.is_chunk = is_chunk
-        self.report: TaskReport | None = None
+        self.report: Report | None = None
         self.error: Exception | None = None
 
     def is_there(self) -> bool:
         """Whether it has arrived, or never will."""
         return self.report is not None or self.error is not None
 
-    def take(self, report: TaskReport) -> bool:
+    def take(self, report: Report) -> bool:
         self.report = report
         self._arrive(report.outcome == "succeeded")
         return True
@@ -314,7 +314,7 @@ class Arrival:
 
         return exception_of(self.report)
 
-    def finish(self, report: TaskReport) -> None:
+    def finish(self, report: Report) -> None:
         self.take(report)
 
     def finish_failed(self, error: Exception) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from palpable._wire.caller_classes import dumps_for_caller
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
 
 MARK = b"\x02"
 """No pickle begins with it, nor any form of a function."""
@@ -57,7 +57,7 @@ def error_in(payload: bytes) -> bytes | None:
     return payload[end:] or None
 
 
-def results_before(report: TaskReport) -> list[Any]:
+def results_before(report: Report) -> list[Any]:
     """Return what the calls of a chunk returned before one of them raised; [] if that is not known."""
     payload = report.payload
     if payload is None or report.outcome != "error" or payload[:1] != MARK:

@@ -14,10 +14,10 @@ from palpable.units import task_exceptions
 from palpable.units.task_exceptions import RemoteTaskError, RemoteTraceback
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
 
 
-def exception_of(report: TaskReport) -> BaseException:
+def exception_of(report: Report) -> BaseException:
     """Return the exception for a task that ended without success. Never raises.
 
     Its own exception comes back as its own type, with the remote traceback as cause. Ends of other kinds are a
@@ -39,7 +39,7 @@ def exception_of(report: TaskReport) -> BaseException:
     return error
 
 
-def _own_exception(report: TaskReport) -> BaseException:
+def _own_exception(report: Report) -> BaseException:
     error: BaseException | None = None
     reason = ""
     payload = None if report.payload is None else error_in(report.payload)
@@ -68,14 +68,14 @@ def _means_something_here(error: BaseException) -> bool:
 # --- in words ---------------------------------------------------------------------------------------------------
 
 
-def _describe_timeout(report: TaskReport) -> str:
+def _describe_timeout(report: Report) -> str:
     return (
         f"{_task(report)} was ended: it ran longer than its timeout{_after(report, ' (it ran {})')}. "
         f"Give it more time (timeout_seconds, or the server's task_timeout_seconds), or less to do."
     ) + _tail(report)
 
 
-def _describe_crash(report: TaskReport) -> str:
+def _describe_crash(report: Report) -> str:
     status = report.exit_status
     memory = f", peak memory {_bytes(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
     if status is None:
@@ -115,16 +115,16 @@ _KILLED_WHILE_SMALL = (
 )
 
 
-def _describe_cancelled(report: TaskReport) -> str:
+def _describe_cancelled(report: Report) -> str:
     return f"{_task(report)} was cancelled {_when(report)}." + _tail(report)
 
 
-def _describe_quit(report: TaskReport) -> str:
+def _describe_quit(report: Report) -> str:
     words = f"{_task(report)} was ended {_when(report)}, because the server stopped. Submit it again to run it."
     return words + _tail(report)
 
 
-def _describe_lost(report: TaskReport) -> str:
+def _describe_lost(report: Report) -> str:
     said = f": {report.error_message}" if report.error_message else ""
     return (
         f"{_task(report)} was lost{said}. It is not known whether it ran to its end: its server ended while it ran. "
@@ -132,7 +132,7 @@ def _describe_lost(report: TaskReport) -> str:
     ) + _tail(report)
 
 
-def _describe_rejected(report: TaskReport) -> str:
+def _describe_rejected(report: Report) -> str:
     said = report.error_message or "the server could not start it"
     return f"{_task(report)} was rejected: {said}"
 
@@ -157,17 +157,17 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _task(report: TaskReport) -> str:
+def _task(report: Report) -> str:
     return f"task {report.task_id}"
 
 
-def _after(report: TaskReport, ran: str, did_not_run: str = "") -> str:
+def _after(report: Report, ran: str, did_not_run: str = "") -> str:
     if report.elapsed_seconds is None:
         return did_not_run
     return ran.format(f"{report.elapsed_seconds:.3g} s")
 
 
-def _when(report: TaskReport) -> str:
+def _when(report: Report) -> str:
     """Return when it was ended by somebody."""
     if report.attempt and report.elapsed_seconds is None:
         # Its server ended while it was handed over, at least; how far it came nobody knows.
@@ -179,6 +179,6 @@ def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def _tail(report: TaskReport) -> str:
+def _tail(report: Report) -> str:
     text = report.output_tail.rstrip()
     return f"\nThe last lines it printed:\n{text}" if text else ""

@@ -13,7 +13,7 @@ Payloads are opaque bytes here: only task processes and clients unpickle.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -115,6 +115,41 @@ class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Exit code of the task's process; minus the signal number if a signal ended it; None if not known (yet)."""
     output_tail: str = ""
     """The last lines the task printed; only for outcomes other than succeeded."""
+
+
+class TaskReturned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The end of most tasks: it has returned, in its first attempt, and there is nothing else to say of it.
+
+    A process that runs many tasks says it to the server (`returns`), and that hands it on to the client: in place of a
+    `TaskEnded` and of a `TaskReport`.
+    """
+
+    task_id: str
+    payload: bytes
+    """The pickled return value."""
+    elapsed_seconds: Annotated[float, msgspec.Meta(ge=0.0)]
+    cpu_seconds: float
+    peak_memory_bytes: Bytes
+    output_from: Bytes
+    """As in `TaskEnded`."""
+    output_to: Bytes
+    number: int
+    """See `returns`."""
+
+    is_successful: ClassVar[bool] = True
+    state: ClassVar[str] = "succeeded"
+    outcome: ClassVar[str] = "succeeded"
+    attempt: ClassVar[int] = 1
+    error_type: ClassVar[str] = ""
+    error_message: ClassVar[str] = ""
+    error_bases: ClassVar[tuple[str, ...]] = ()
+    traceback: ClassVar[str] = ""
+    followup_task_ids: ClassVar[tuple[str, ...]] = ()
+    exit_status: ClassVar[int | None] = None
+    output_tail: ClassVar[str] = ""
+
+
+Report = TaskReport | TaskReturned
 
 
 # --- client to server -------------------------------------------------------------------------------------------
@@ -293,7 +328,8 @@ class ResultsPushed(Message, frozen=True, tag="push"):
     """Results of tasks submitted with delivery="push" on this connection."""
 
     sequence: int
-    reports: list[TaskReport]
+    reports: list[TaskReport] = []
+    returned: list[TaskReturned] = []
 
 
 class ResultsFound(Message, frozen=True, tag="found"):

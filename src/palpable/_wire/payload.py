@@ -24,7 +24,7 @@ from palpable._wire.plain_function import loads_plain
 from palpable.units.task_exceptions import NotPicklable, NotUnpicklable
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
     from palpable.procedures.procedure import Procedure
 
 __all__ = [
@@ -142,7 +142,7 @@ def loads(data: bytes) -> Any:
     return loads_named(data) if form == NAMED_MARK else loads_plain(data) if form == b"\0" else pickle.loads(data)
 
 
-def result_of(report: TaskReport) -> Any:
+def result_of(report: Report) -> Any:
     """Return what the task of a successful report returned.
 
     Raises:

@@ -20,37 +20,17 @@ Order: what a process says comes by two ways, and the server has to hear it in t
 from __future__ import annotations
 
 from select import PIPE_BUF
-from typing import Annotated, ClassVar
 
 import msgspec
 
 from palpable._wire.framing import FrameError
-from palpable._wire.messages import Bytes
+from palpable._wire.messages import TaskReturned
 
 RECORD_MAX_BYTES = PIPE_BUF
 _RECORD_MIN_BYTES = 8 + 2 * 9
 """The array, six small fields, a number; two of the fields are floats."""
 _FIRST_NUMBER, _NUMBERS = 1 << 16, 1 << 31
 """Encoded in five bytes: the smaller ones take fewer. After so many they begin anew."""
-
-
-class TaskReturned(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """As `TaskEnded`, of a task that has returned and of which there is nothing else to say."""
-
-    task_id: str
-    payload: bytes
-    elapsed_seconds: Annotated[float, msgspec.Meta(ge=0.0)]
-    cpu_seconds: float
-    peak_memory_bytes: Bytes
-    output_from: Bytes
-    output_to: Bytes
-    number: int
-
-    is_successful: ClassVar[bool] = True
-    error_type: ClassVar[str] = ""
-    error_message: ClassVar[str] = ""
-    error_bases: ClassVar[tuple[str, ...]] = ()
-    traceback: ClassVar[str] = ""
 
 
 def number_of(count: int) -> int:

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from palpable._connection.inside import set_next_messenger
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
 from palpable._wire.framing import encode
-from palpable._wire.messages import TaskEnded
+from palpable._wire.messages import TaskEnded, TaskReturned
 from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
-from palpable._wire.returns import RECORD_MAX_BYTES, TaskReturned, number_of
+from palpable._wire.returns import RECORD_MAX_BYTES, number_of
 from palpable._zygote import output
 from palpable._zygote.usage_meter import UsageMeter
 from palpable.units.messenger import Messenger

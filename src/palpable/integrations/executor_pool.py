@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from palpable._connection import questions
 from palpable._wire.chunk_failure import results_before
-from palpable._wire.messages import TaskReport, TaskRequest
+from palpable._wire.messages import Report, TaskRequest
 from palpable.integrations.executor_initializer import FAILED_TYPES, Preparation
 from palpable.units.task_exceptions import PalpableError, RemoteTraceback
 from palpable.units.task_future import TaskFuture
@@ -44,11 +44,11 @@ class ExecutorFuture(TaskFuture[T]):
     results_before: list[Any] = []  # noqa: RUF012 - replaced as a whole, never changed
     """Of a chunk that failed: what the calls before the one that raised had returned."""
 
-    def take(self, report: TaskReport) -> bool:
+    def take(self, report: Report) -> bool:
         broken = self._pool.broken_by(report)
         return super().take(report) if broken is None else self.fail(broken)
 
-    def finish(self, report: TaskReport) -> None:
+    def finish(self, report: Report) -> None:
         broken = self._pool.broken_by(report)
         if broken is None:
             super().finish(report)
@@ -156,7 +156,7 @@ class ExecutorPool:
 
     # --- a failed initializer -------------------------------------------------------------------------------------
 
-    def broken_by(self, report: TaskReport) -> BrokenProcessPool | None:
+    def broken_by(self, report: Report) -> BrokenProcessPool | None:
         """Return what a future with this report raises, if it says, or follows from, that the initializer failed."""
         if not self.broken and (self.preparation is None or report.error_type not in FAILED_TYPES):
             return None

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import SUCCEEDED
 from palpable._store.store import Store, StoreBroken
-from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport
+from palpable._wire.messages import QueryResults, ResultsFound, ResultsPushed, TaskReport, TaskReturned
 from palpable.servants.output_store import OutputStore
 from palpable.servants.reports import report_of
 
@@ -273,18 +273,24 @@ class Delivery:
 
     def _push(self, outbox: _Outbox) -> None:
         reports: list[TaskReport] = []
+        returned: list[TaskReturned] = []
         task_ids: list[str] = []
         size, due = 0, outbox.due
         while due and size < PUSH_MAX_BYTES:
             task = due.popleft()
-            is_plain = task.outcome is SUCCEEDED and task.ending is not None
+            task_ids.append(task.task_id)
+            ending = task.ending
+            is_plain = task.outcome is SUCCEEDED and ending is not None
+            if is_plain and type(ending) is TaskReturned and task.attempt == 1 and not task.followup_ids:
+                returned.append(ending)
+                size += len(ending.payload) + 100
+                continue
             report = report_of(task) if is_plain else self._report(task)
             reports.append(report)
-            task_ids.append(report.task_id)
             size += len(report.payload or b"") + 100
         outbox.sequence += 1
         outbox.unacknowledged.append((outbox.sequence, task_ids))
-        outbox.peer.send(ResultsPushed(sequence=outbox.sequence, reports=reports))
+        outbox.peer.send(ResultsPushed(sequence=outbox.sequence, reports=reports, returned=returned))
 
     def _answer(self, query: _Query) -> None:
         self._withdraw(query)

@@ -10,7 +10,8 @@ import os
 import socket
 from contextlib import ExitStack, suppress
 
-from palpable._wire.returns import ReturnsReader, TaskReturned
+from palpable._wire.messages import TaskReturned
+from palpable._wire.returns import ReturnsReader
 
 
 class KeptPipes:

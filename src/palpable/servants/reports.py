@@ -5,8 +5,7 @@ from __future__ import annotations
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import SUCCEEDED, Outcome
 from palpable._store.store import StoredResult
-from palpable._wire.messages import TaskEnded, TaskInfo, TaskReport
-from palpable._wire.returns import TaskReturned
+from palpable._wire.messages import TaskEnded, TaskInfo, TaskReport, TaskReturned
 
 
 def report_of(task: TaskRecord, output_tail: str = "", stored: StoredResult | None = None) -> TaskReport:

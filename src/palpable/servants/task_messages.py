@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from palpable._core import events
-from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskSaid
-from palpable._wire.returns import TaskReturned
+from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskReturned, TaskSaid
 from palpable.servants.delivery import Peer
 from palpable.servants.intake import HAVE_LARGE_ANSWERS
 from palpable.servants.output_store import empty_spool, set_aside_spool, spool_size

@@ -13,8 +13,8 @@ from palpable._connection.bulk import automatic_chunksize, isolation_of, workers
 from palpable._connection.checks import check_number
 from palpable._wire.messages import (
     QueryResults,
+    Report,
     TaskOptions,
-    TaskReport,
     TaskRequest,
 )
 from palpable._wire.payload import (
@@ -230,12 +230,12 @@ class AsyncCalls:
             return TaskResponse.from_error(None, error)
 
 
-async def query_one(connection: AsyncConnection, task_id: str, wait_seconds: float, *, take: bool) -> TaskReport | None:
+async def query_one(connection: AsyncConnection, task_id: str, wait_seconds: float, *, take: bool) -> Report | None:
     """Return what there is of one task, after at most `wait_seconds` (below 0: when it has ended); None: unknown."""
     answer = await connection.answer_to(
         lambda request_id: QueryResults(request_id=request_id, task_ids=[task_id], wait_seconds=wait_seconds, take=take)
     )
-    report: TaskReport | None = answer.reports[0]
+    report: Report | None = answer.reports[0]
     return report
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from palpable._connection.async_connection import AsyncConnection
-from palpable._wire.messages import CancelTasks, TaskOptions, TaskReport, TaskRequest
+from palpable._wire.messages import CancelTasks, Report, TaskOptions, TaskRequest
 from palpable._wire.payload import PickledFunction, dumps_param, dumps_params
 from palpable.units.async_task_future import AsyncTaskFuture, opened
 from palpable.units.task import new_task_id
@@ -76,10 +76,10 @@ class _FailsOnError:
     """Mirrors a future of a report as one that fails when the task did, for `asyncio.wait`."""
 
     @staticmethod
-    def of(report: asyncio.Future[TaskReport]) -> asyncio.Future[TaskReport]:
-        mirror: asyncio.Future[TaskReport] = report.get_loop().create_future()
+    def of(report: asyncio.Future[Report]) -> asyncio.Future[Report]:
+        mirror: asyncio.Future[Report] = report.get_loop().create_future()
 
-        def copy(done: asyncio.Future[TaskReport]) -> None:
+        def copy(done: asyncio.Future[Report]) -> None:
             if mirror.done():
                 return
             if _is_success(done):
@@ -92,7 +92,7 @@ class _FailsOnError:
         return mirror
 
 
-def _is_success(report: asyncio.Future[TaskReport]) -> bool:
+def _is_success(report: asyncio.Future[Report]) -> bool:
     return not report.cancelled() and report.exception() is None and report.result().outcome == "succeeded"
 
 

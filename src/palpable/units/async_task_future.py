@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from palpable._connection.async_connection import AsyncConnection
 from palpable._connection.refusals import unknown_task
-from palpable._wire.messages import CancelTasks, ListTasks, ReadLogs, StopReading, TaskInfo, TaskReport
+from palpable._wire.messages import CancelTasks, ListTasks, ReadLogs, Report, StopReading, TaskInfo
 from palpable._wire.payload import exception_of, result_of
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class AsyncTaskFuture(Generic[T]):
 
     __slots__ = ("__weakref__", "_connection", "_report", "task_id")
 
-    def __init__(self, task_id: str, connection: AsyncConnection, report: asyncio.Future[TaskReport]) -> None:
+    def __init__(self, task_id: str, connection: AsyncConnection, report: asyncio.Future[Report]) -> None:
         self.task_id = task_id
         self._connection = connection
         self._report = report
@@ -89,7 +89,7 @@ class AsyncTaskFuture(Generic[T]):
         return f"<AsyncTaskFuture {self.task_id} {'done' if self.done() else 'pending'}>"
 
 
-def opened(report: TaskReport) -> Any:
+def opened(report: Report) -> Any:
     """Return what the task returned; raise what it raised."""
     if report.outcome == "succeeded":
         return result_of(report)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from palpable._connection import questions
 from palpable._connection.background import is_for_caller
 from palpable._connection.task_waits import wait_for_tasks
-from palpable._wire.messages import TaskReport
+from palpable._wire.messages import Report, TaskReport
 from palpable._wire.payload import exception_of, result_of
 from palpable.units.task_exceptions import PalpableError
 
@@ -59,7 +59,7 @@ class TaskFuture(Future[T]):
     _state: str = PENDING
     _result: T | None = None
     _exception: BaseException | None = None
-    _report: TaskReport | None = None
+    _report: Report | None = None
     _made_condition: threading.Condition | None = None
     _has_arrived = False
     """Whether it is known how the task ended. `_state` says so too, a moment later if others wait for it."""
@@ -101,7 +101,7 @@ class TaskFuture(Future[T]):
 
     # --- completing: called by the connection ----------------------------------------------------------------------
 
-    def take(self, report: TaskReport) -> bool:
+    def take(self, report: Report) -> bool:
         if not self._has_arrived:
             self._report = report
             if report.outcome == "cancelled":
@@ -131,7 +131,7 @@ class TaskFuture(Future[T]):
                 blocked.wake()
         return is_completed
 
-    def finish(self, report: TaskReport) -> None:
+    def finish(self, report: Report) -> None:
         self._complete()
         # Taken out, so that they are called once, also if the report was delivered twice.
         for callback in self.__dict__.pop("_all_callbacks", ()):

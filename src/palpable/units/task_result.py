@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
 
 
 class TaskResult:
@@ -48,7 +48,7 @@ class TaskResult:
         self.attempt = attempt
 
     @classmethod
-    def from_report(cls, report: TaskReport) -> TaskResult:
+    def from_report(cls, report: Report) -> TaskResult:
         """Return what the server reported. Never raises: data that can't be unpickled here is a failure."""
         from palpable._wire.payload import exception_of, result_of
         from palpable.units.task_exceptions import PalpableError

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from palpable._wire import returns
 from palpable._wire.framing import FrameError, encode
-from palpable._wire.messages import TaskEnded
-from palpable._wire.returns import RECORD_MAX_BYTES, ReturnsReader, TaskReturned, number_of
+from palpable._wire.messages import TaskEnded, TaskReturned
+from palpable._wire.returns import RECORD_MAX_BYTES, ReturnsReader, number_of
 
 
 def record(count: int, task_id: str = "t", payload: bytes = b"x") -> bytes:

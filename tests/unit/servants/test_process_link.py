@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from palpable._wire.framing import FrameReader, encode, encode_frame
-from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, ToTaskProcess
-from palpable._wire.returns import TaskReturned, number_of
+from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskReturned, ToTaskProcess
+from palpable._wire.returns import number_of
 from palpable.servants.process_link import ProcessLink
 
 

@@ -20,7 +20,7 @@ from palpable.units.task_exceptions import ServerUnreachable
 
 if TYPE_CHECKING:
     from palpable._cli.line_map import Line, LineMap
-    from palpable._wire.messages import TaskReport
+    from palpable._wire.messages import Report
 
 LINES_PER_WORKER = 64
 """Read ahead: enough to keep workers busy with tasks of microseconds."""
@@ -174,7 +174,7 @@ def _as_line(line: Line, *, as_json: bool) -> str:
     return f"{msgspec.json.encode(shown).decode()}\n"
 
 
-def _fail(line: Line, report: TaskReport, *, as_json: bool) -> int:
+def _fail(line: Line, report: Report, *, as_json: bool) -> int:
     """Say what became of a line; return the exit code."""
     from palpable._cli.outcomes import error_of, exit_code_of, say_failure
     from palpable._wire.error_names import class_name
