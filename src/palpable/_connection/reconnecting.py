@@ -171,8 +171,11 @@ class Reconnecting:
     def stop(self, *, wait_seconds: float = 0.0) -> None:
         """No further try, ever. Safe to call twice, and from the thread itself."""
         self._stopped.set()
-        thread = self._latest
-        if wait_seconds and thread is not None and thread is not threading.current_thread() and thread.ident:
+        if not wait_seconds:
+            return
+        with self._lock:  # another thread may be about to start it
+            thread = self._latest
+        if thread is not None and thread is not threading.current_thread() and thread.ident:
             thread.join(wait_seconds)
 
     def _run(self) -> None:

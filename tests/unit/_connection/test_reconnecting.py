@@ -415,6 +415,33 @@ def test_closing_while_the_server_is_away_fails_what_is_pending_and_leaves_no_th
     assert not _threads()
 
 
+def test_closing_waits_for_a_thread_that_is_about_to_start(
+    durable_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_starting = threading.Event()
+
+    class SlowThread(threading.Thread):
+        def start(self) -> None:
+            if self.name == "palpable-reconnecting":
+                is_starting.set()
+                time.sleep(0.2)
+            super().start()
+
+        def run(self) -> None:
+            if self.name == "palpable-reconnecting":
+                time.sleep(0.2)
+            super().run()
+
+    monkeypatch.setattr(threading, "Thread", SlowThread)
+    client = Client(durable_server.address, None, b"key")
+    future = _held(durable_server, client)
+    durable_server.close()
+    assert is_starting.wait(5)
+    client.close()
+    assert isinstance(future.exception(5), ServerUnreachable)
+    assert not _threads()
+
+
 def test_what_was_not_sent_when_a_client_closes_is_given_a_moment(durable_server: FakeServer) -> None:
     with Client(durable_server.address, None, b"key") as client:
         future = _held(durable_server, client)
