@@ -9,12 +9,16 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from palpable.units.messenger import Messenger
 
 TASK_ID_VARIABLE = "PALPABLE_TASK_ID"
 TASK_TOKEN_VARIABLE = "PALPABLE_TASK_TOKEN"
 
 _current: Messenger | None = None
+_make: Callable[[], Messenger | None] | None = None
+"""In a process that runs many tasks: returns the messenger of the running one, in place of `_current`."""
 _pid = 0
 
 
@@ -25,25 +29,27 @@ def set_current_messenger(messenger: Messenger | None) -> None:
     _pid = os.getpid()
 
 
-def set_next_messenger(messenger: Messenger) -> None:
-    """As `set_current_messenger`, in a process that has set one before."""
-    global _current
-    _current = messenger
+def set_messenger_maker(make: Callable[[], Messenger | None]) -> None:
+    """Have `make` say which task this process runs, whenever somebody asks."""
+    global _make
+    _make = make
+    set_current_messenger(None)
 
 
 def current_messenger() -> Messenger | None:
     """Return the messenger of the task this process runs. None outside of tasks, and in a child that a task forked."""
-    return _current if _current is not None and _pid == os.getpid() else None
+    messenger = inherited_messenger()
+    return messenger if messenger is not None and _pid == os.getpid() else None
 
 
 def inherited_messenger() -> Messenger | None:
     """Return the messenger also in a child that the task forked; good for its facts, not for its connection."""
-    return _current
+    return _current if _make is None else _make()
 
 
 def is_descendant() -> bool:
     """Whether this process runs a task, or was forked by one that does."""
-    return _current is not None
+    return inherited_messenger() is not None
 
 
 def current_task_id() -> str:

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import os
 from _pickle import dumps, loads
-from time import monotonic, perf_counter, process_time
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
 
-from palpable._connection.inside import set_next_messenger
+from palpable._connection.inside import set_messenger_maker
 from palpable._wire.by_value_pickler import ATOMS, PROTOCOL
 from palpable._wire.framing import encode
-from palpable._wire.messages import TaskEnded, TaskReturned
+from palpable._wire.messages import TaskReturned
 from palpable._wire.payload import MODULE_NOT_FOUND, dumps_result
 from palpable._wire.returns import RECORD_MAX_BYTES, number_of
 from palpable._zygote import output
+from palpable._zygote.fork_mark import make_fork_mark
 from palpable._zygote.usage_meter import UsageMeter
-from palpable.units.messenger import Messenger
 
 if TYPE_CHECKING:
-    from palpable._wire.messages import TaskOrder
+    from palpable._wire.messages import TaskEnded, TaskOrder
     from palpable._zygote.task_process import TaskProcess
+    from palpable.units.messenger import Messenger
 
 SHORT_SECONDS = 0.001
 """A shorter task is not asked about children and memory, which would take a tenth of the time that it takes in all.
@@ -44,32 +45,35 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
         claim_fd: the read end of the claim pipe.
         return_fd: the write end of the returns pipe.
     """
-    read, write, getpid, end_of_output, flush = os.read, os.write, os.getpid, output.end, output.flush
-    orders, clock, lock, pid = process.orders, process.clock, process.lock, process.pid
-    enter_environment, attempt, atoms = process.enter_environment, process.attempt, ATOMS
-    get_connection, send = process.get_connection, process.send
+    read, write, end_of_output, flush = os.read, os.write, output.end, output.flush
+    orders, functions, clock, atoms = process.orders, process.functions, process.clock, ATOMS
+    enter_environment, attempt = process.enter_environment, process.attempt
+    running: TaskOrder | None = None
+    started_at = 0.0
+    made: tuple[TaskOrder, Messenger] | None = None
+
+    def messenger() -> Messenger | None:
+        """Return the messenger of the running task, made when it is first asked for. Threads of earlier tasks may ask.
+
+        Who against whom: such a thread, which makes one for the task before, against the loop below, which goes on.
+        What it enters too late says for which task it is, and `running` is set last, when the rest is that task's too.
+        """
+        nonlocal made
+        order = running
+        if order is None:
+            return None
+        known = made
+        if known is None or known[0] is not order:
+            limit = order.timeout_seconds
+            deadline = None if limit is None else started_at + limit
+            made = known = (order, process.messenger(order, deadline))
+        return known[1]
+
+    set_messenger_maker(messenger)
+    is_parent = make_fork_mark()
+    meter = UsageMeter()
     known_key, function = "", None
     returned_count = 0
-
-    def call(order: TaskOrder) -> bytes | TaskEnded:
-        """Do what `process.attempt` does, for a call whose function is at hand."""
-        try:
-            limit = order.timeout_seconds
-            deadline = None if limit is None else monotonic() + limit
-            set_next_messenger(Messenger(order.task_id, order.attempt, deadline, order.name, get_connection, send))
-            try:
-                args, kwargs = loads(order.payload)
-            except ModuleNotFoundError as error:
-                error.add_note(MODULE_NOT_FOUND)
-                raise
-            value = function(*args, **kwargs)  # type: ignore[misc]
-            return dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
-        except SystemExit as request:
-            process.exit(request)
-        except BaseException as error:
-            return process.failure(order.task_id, error)
-
-    meter = UsageMeter()
     ended_at = cpu_to = 0.0
     output_to = end_of_output()
     while True:
@@ -83,16 +87,31 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
             process.read_orders_for(claim[0])
         order = orders.popleft()
 
-        started_at = perf_counter()
+        started_at = monotonic()
         cpu_from = cpu_to if started_at - ended_at < GAP_SECONDS else process_time()
+        running = order
+        payload: bytes | TaskEnded
         if function is not None and order.function_key == known_key and order.form == "call" and order.payload:
             enter_environment(order)
-            payload = call(order)
+            # What `process.attempt` does, for a call whose function is at hand.
+            try:
+                try:
+                    args, kwargs = loads(order.payload)
+                except ModuleNotFoundError as error:
+                    error.add_note(MODULE_NOT_FOUND)
+                    raise
+                value = function(*args, **kwargs)
+                payload = dumps(value, PROTOCOL) if type(value) in atoms else dumps_result(value)
+            except SystemExit as request:
+                process.exit(request)
+            except BaseException as error:
+                payload = process.failure(order.task_id, error)
+            args = kwargs = value = None
         else:
             payload = attempt(order)
-            known_key, function = order.function_key, process.functions.get(order.function_key)
+            known_key, function = order.function_key, functions.get(order.function_key)
         flush()
-        cpu_to, ended_at = process_time(), perf_counter()
+        cpu_to, ended_at = process_time(), monotonic()
         cpu_seconds, elapsed_seconds = cpu_to - cpu_from, ended_at - started_at
         if elapsed_seconds >= SHORT_SECONDS:
             cpu_seconds += meter.look()
@@ -102,9 +121,12 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
             type(payload) is bytes
             and len(payload) < RECORD_MAX_BYTES
             and process.said == process.heard
+            and process.connection is None
             and not clock.costs
-            and getpid() == pid
+            and is_parent[0]
         ):
+            # Another thread may say something or make a connection just now, which changes nothing: what must be heard
+            # in order is the ends of tasks, and these come from here.
             record = encode(
                 TaskReturned(
                     order.task_id,
@@ -119,12 +141,9 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
             )
             if len(record) <= RECORD_MAX_BYTES:
                 try:
-                    with lock:
-                        # Another thread may have said something meanwhile.
-                        if process.connection is None and process.said == process.heard:
-                            write(return_fd, record)
-                            returned_count += 1
-                            continue
+                    write(return_fd, record)
+                    returned_count += 1
+                    continue
                 except OSError:
                     pass  # the task closed it, perhaps; tried by the socket, where it is reported
         process.send_last(

@@ -112,7 +112,10 @@ class TaskProcess:
         self._token = first.token.encode()
         if first.isolation == "task":
             self._pickled_functions = first.functions
-            ended = self.ended(first.tasks[0], self.attempt(first.tasks[0]))
+            order = first.tasks[0]
+            deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
+            inside.set_current_messenger(self.messenger(order, deadline))
+            ended = self.ended(order, self.attempt(order))
             output.flush()
             self.end(ended)
         for message in messages:
@@ -172,8 +175,16 @@ class TaskProcess:
         imported = self.clock.take_costs() if self.clock.costs else {}
         return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
 
+    def messenger(self, order: TaskOrder, deadline: float | None) -> Messenger:
+        """Return what the code of a task may ask for.
+
+        Args:
+            deadline: when the task will be ended, on the monotonic clock; None: never.
+        """
+        return Messenger(order.task_id, order.attempt, deadline, order.name, self.get_connection, self.send)
+
     def attempt(self, order: TaskOrder) -> bytes | TaskEnded:
-        """Run the task; return its pickled result, or all there is to say of its failure."""
+        """Run the task, whose messenger is set; return its pickled result, or all there is to say of its failure."""
         self.enter_environment(order)
         done: list[Any] = []
         try:
@@ -207,9 +218,6 @@ class TaskProcess:
 
     def _run(self, order: TaskOrder, done: list[Any]) -> Any:
         """Return what the task returns. Of a chunk, `done` has the results so far, also when it raises."""
-        deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
-        messenger = Messenger(order.task_id, order.attempt, deadline, order.name, self.get_connection, self.send)
-        inside.set_next_messenger(messenger)
         form = order.form
         if not order.payload:
             raise RuntimeError("the server has lost the request of this task. Is its store damaged? Its log says more")
@@ -220,7 +228,7 @@ class TaskProcess:
             error.add_note(MODULE_NOT_FOUND)
             raise
         if function is None:
-            return loaded.run(messenger)
+            return loaded.run(inside.inherited_messenger())
         if form == "call":
             args, kwargs = loaded
             return function(*args, **kwargs)
