@@ -50,7 +50,7 @@ MODULE_NOT_FOUND = (
     "Python, or start the server in the folder that the module lies in."
 )
 """What a task process notes on the error of a module that is missing when it loads its task."""
-_dumps = pickle.dumps
+_dumps, _loads = pickle.dumps, pickle.loads
 _are_atoms = ATOMS.issuperset
 
 
@@ -61,7 +61,11 @@ def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         NotPicklable: an argument can't be pickled; the message names it.
     """
     # Plain pickle is 5 times as fast, but writes what is of `__main__` by its name, unseen. Atoms hold no such thing.
-    if _are_atoms(map(type, args)) and (not kwargs or _are_atoms(map(type, kwargs.values()))):
+    if kwargs:
+        is_plain = _are_atoms(map(type, args)) and _are_atoms(map(type, kwargs.values()))
+    else:
+        is_plain = type(args[0]) in ATOMS if len(args) == 1 else _are_atoms(map(type, args))
+    if is_plain:
         return _dumps((args, kwargs), PROTOCOL)
     try:
         return dumps_by_value((args, kwargs))
@@ -151,7 +155,7 @@ def result_of(report: Report) -> Any:
     if report.payload is None:
         return None
     try:
-        return pickle.loads(report.payload)
+        return _loads(report.payload)
     except (Exception, SystemExit) as error:  # __setstate__ and the like are the user's, and may raise anything
         raise NotUnpicklable(
             f"the result of task {report.task_id} can't be unpickled here: {type(error).__qualname__}: {error}. "

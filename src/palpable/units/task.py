@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from palpable.procedures.procedure import Procedure
 
 _prefix = ""
-_counter = itertools.count(1)
+_counter = itertools.count((1 << 48) + 1)
+"""In hexadecimal: 0x1, and twelve digits that count from 1. To cut these out takes half as long as to format them."""
 
 
 def new_task_id() -> str:
@@ -20,7 +21,7 @@ def new_task_id() -> str:
 
     80 random bits: a million processes share a prefix with a chance of 4e-13. Safe in threads and after a fork.
     """
-    return f"{_prefix or _new_prefix()}{next(_counter):012x}"
+    return (_prefix or _new_prefix()) + hex(next(_counter))[3:]
 
 
 def _new_prefix() -> str:

@@ -8,7 +8,6 @@ hold the condition, and completing it is two assignments.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, TimeoutError
@@ -29,18 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FINAL = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
-_entering = threading.RLock()
-"""Held for two assignments, for whichever future. Reentrant: a signal handler may come between."""
-
-
-def _renew_lock() -> None:
-    """Another thread of the process that forked this one may have held it."""
-    global _entering
-    _entering = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class TaskFuture(Future[T]):
@@ -285,18 +272,20 @@ class TaskFuture(Future[T]):
         report = self._report
         if report is None:
             return  # another thread was faster
+        value: Any = None
+        error: BaseException | None = None
         if report.outcome == "succeeded":
             try:
-                opened: tuple[Any, BaseException | None] = (result_of(report), None)
-            except PalpableError as error:
-                opened = (None, error)
+                value = result_of(report)
+            except PalpableError as not_unpicklable:
+                error = not_unpicklable
         else:
-            opened = (None, exception_of(report))
-        with _entering:
-            # Two threads may have opened it. Both hand out the object that was entered first.
-            if self._report is not None:
-                self._result, self._exception = opened
-                self._report = None
+            error = exception_of(report)
+        # Two threads may have opened it, or a signal handler meanwhile. All hand out the object that was entered first:
+        # no call between the look and the last change, so nobody comes between.
+        if self._report is not None:
+            self._result, self._exception = value, error
+            self._report = None
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
