@@ -39,7 +39,7 @@ from palpable.units.task_exceptions import (
 )
 from support import tasks
 from support.processes import server_process
-from support.raw_wire import ask, greeted_connection, impostor, raw_connection, read_to_end, receive
+from support.raw_wire import apart, ask, greeted_connection, impostor, raw_connection, read_to_end, receive
 from support.wait import wait_until
 
 
@@ -272,7 +272,7 @@ def test_a_payload_that_is_no_pickle_fails_its_task_alone(server: Server, unharm
         reader: FrameReader[Any] = FrameReader(ServerAnswer)
         messages: list[Any] = []
         while len(messages) < 2:
-            messages += reader.feed(sock.recv(65536))
+            messages += apart(reader.feed(sock.recv(65536)))
         accepted, pushed = messages
         assert isinstance(accepted, TasksAccepted)
         assert isinstance(pushed, ResultsPushed)

@@ -16,13 +16,14 @@ from palpable._wire.messages import (
     ServerAnswer,
     StatusReport,
     SubmitTasks,
+    TaskOptions,
     TaskRequest,
     TasksAccepted,
     WatchResults,
 )
 from palpable._wire.payload import dumps_call, dumps_function, result_of
 from support import tasks
-from support.raw_wire import ask, greeted_connection
+from support.raw_wire import apart, ask, greeted_connection
 from support.wait import wait_until
 
 
@@ -31,7 +32,7 @@ def _messages(sock: socket.socket, count: int) -> list[Any]:
     reader: FrameReader[Any] = FrameReader(ServerAnswer)
     found: list[Any] = []
     while len(found) < count:
-        found += reader.feed(sock.recv(1 << 16))
+        found += apart(reader.feed(sock.recv(1 << 16)))
     assert len(found) == count
     return found
 
@@ -79,3 +80,24 @@ def test_what_the_server_does_not_know_or_has_handed_over_is_said(server: Server
         wait_until(lambda: client.query_result("one", keep=True) is None)
         answer = ask(second, WatchResults(request_id=7, task_ids=["never", "one"]))
         assert answer == ResultsWatched(request_id=7, unknown=["never", "one"])
+
+
+def test_every_submission_is_accepted_once_alone_or_with_results(server: Server) -> None:
+    key, data, name = dumps_function(tasks.double)
+    with greeted_connection(server) as sock:
+        reader: FrameReader[Any] = FrameReader(ServerAnswer)
+        found: list[Any] = []
+        for number in range(200):
+            request = TaskRequest(f"t{number}", "call", key, dumps_call((number,), {}), name)
+            options = TaskOptions(isolation="worker")
+            submission = SubmitTasks(request_id=number, tasks=[request], functions={key: data}, options=options)
+            sock.sendall(encode_frame(submission))
+            if number % 3 == 0:  # else the next one comes before the result of this one
+                while sum(isinstance(message, TasksAccepted) for message in found) <= number:
+                    found += apart(reader.feed(sock.recv(1 << 16)))
+        reports: set[str] = set()
+        while len(reports) < 200:
+            found += apart(reader.feed(sock.recv(1 << 16)))
+            pushed = [message for message in found if isinstance(message, ResultsPushed)]
+            reports = {report.task_id for message in pushed for report in [*message.reports, *message.returned]}
+        assert [message.request_id for message in found if isinstance(message, TasksAccepted)] == list(range(200))

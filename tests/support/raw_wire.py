@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from palpable import Server
 from palpable._wire.framing import FrameReader, encode_frame
 from palpable._wire.handshake import ClientHandshake, HandshakeToClient
-from palpable._wire.messages import ServerAnswer
+from palpable._wire.messages import ResultsPushed, ServerAnswer, TasksAccepted
 
 
 @contextmanager
@@ -48,6 +50,17 @@ def receive(sock: socket.socket, reader: FrameReader[Any]) -> Any:
         if messages:
             assert len(messages) == 1
             return messages[0]
+
+
+def apart(messages: list[Any]) -> list[Any]:
+    """The same, with the acceptances that came along with results as messages before these."""
+    found: list[Any] = []
+    for message in messages:
+        if isinstance(message, ResultsPushed) and message.accepted:
+            found += [TasksAccepted(request_id=request_id) for request_id in message.accepted]
+            message = replace(message, accepted=[])
+        found.append(message)
+    return found
 
 
 def ask(sock: socket.socket, request: Any) -> Any:

@@ -70,6 +70,8 @@ class Incoming:
 
     def _on_results(self, message: ResultsPushed) -> None:
         pending = self._pending
+        for request_id in message.accepted:
+            self._on_accepted(TasksAccepted(request_id=request_id))
         takers = pending.takers
         reports: list[Any] = message.returned
         if not reports:

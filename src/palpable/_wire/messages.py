@@ -330,6 +330,8 @@ class ResultsPushed(Message, frozen=True, tag="push"):
     sequence: int
     reports: list[TaskReport] = []
     returned: list[TaskReturned] = []
+    accepted: list[int] = []
+    """As a `TasksAccepted` for each of these requests, sent before this."""
 
 
 class ResultsFound(Message, frozen=True, tag="found"):

@@ -18,7 +18,7 @@ from palpable._wire.handshake import (
     Refused,
     ServerHandshake,
 )
-from palpable._wire.messages import ClientRequest, TasksAccepted
+from palpable._wire.messages import ClientRequest, ResultsPushed, TasksAccepted
 from palpable.servants.intake import UNREAD_MAX_BYTES, Intake
 from palpable.servants.requests import Requests
 
@@ -110,7 +110,8 @@ class ClientSession(asyncio.Protocol):
         self._intake = Intake(self._serve, self._unread_bytes, self._set_reading)
         self._received_bytes = 0
         self._is_waiting = False
-        self._held = bytearray()
+        self._held: list[int] = []
+        """Requests whose acceptance is not sent yet."""
         """Acceptances that wait for a result to travel with."""
         self._is_timer_set = False
         self._has_sent_held = False
@@ -229,16 +230,22 @@ class ClientSession(asyncio.Protocol):
         """Send a message; does nothing when the connection is gone."""
         if self._transport is None:
             return
-        frame = encode_frame(message)
         if type(message) is TasksAccepted:
             # Nobody waits for that alone, but it would wake who waits for the result.
-            self._held += frame
+            self._held.append(message.request_id)
             if not self._is_timer_set:
                 self._set_timer()
             return
         if self._held:
-            frame, self._held = self._held + frame, bytearray()
             self._has_sent_held = True
+            if type(message) is ResultsPushed:
+                accepted, self._held = self._held, []
+                message = ResultsPushed(
+                    sequence=message.sequence, reports=message.reports, returned=message.returned, accepted=accepted
+                )
+            else:
+                self._send_held()
+        frame = encode_frame(message)
         self._transport.write(frame)
         if self.is_writable and self._unread_bytes() > UNREAD_MAX_BYTES:
             # The loop sends at the end of its turn, and says only then that it could not send all.
@@ -266,8 +273,8 @@ class ClientSession(asyncio.Protocol):
 
     def _send_held(self) -> None:
         if self._held and self._transport is not None:
-            self._transport.write(self._held)
-            self._held = bytearray()
+            held, self._held = self._held, []
+            self._transport.write(b"".join([encode_frame(TasksAccepted(request_id=number)) for number in held]))
 
     def close(self) -> None:
         """Close after what was sent has gone out."""

