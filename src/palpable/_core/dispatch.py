@@ -15,7 +15,7 @@ from palpable._core.task_state import READY, START, Move, State, move
 STEAL_AFTER_SECONDS = 0.005
 """How long a slot may be idle while tasks lie begun by nobody in another process' inbox."""
 
-_WHEN_IT_STARTS = move(READY, START)
+WHEN_IT_STARTS = move(READY, START)
 
 LEASED_PER_SLOT = 4
 """Tasks saved as begun ahead of their start, for each slot, with a store."""
@@ -160,7 +160,7 @@ class Dispatcher:
     def begin_head(self, runner: Runner, now: float) -> None:
         """The first task of the inbox runs from now on."""
         task = runner.inbox[0]
-        task.state = _WHEN_IT_STARTS if task.state is READY else move(task.state, START)
+        task.state = WHEN_IT_STARTS if task.state is READY else move(task.state, START)
         task.attempt += 1
         task.started_at = runner.head_since = now
         timeout_seconds = task.policy.timeout_seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 BATCH_SECONDS = 0.002
 """The work a process is handed ahead. Much less, and it idles between messages; much more, and a task behind a slow one
 waits longer before it is taken back."""
@@ -20,17 +22,18 @@ class DurationEstimates:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
-    def learn(self, kind: str, seconds: float) -> None:
-        """Take the duration of a finished task into account. A long one counts at once, a short one slowly."""
+    def learn(self, kind: str, durations: Iterable[float]) -> None:
+        """Take the durations of finished tasks into account. A long one counts at once, a short one slowly."""
         known = self._seconds.get(kind)
-        if known is None:
-            if len(self._seconds) >= KINDS_MAX:
-                self._seconds.clear()
-            self._seconds[kind] = seconds
-        elif seconds > known * 4:
-            self._seconds[kind] = seconds
-        else:
-            self._seconds[kind] = known + WEIGHT * (seconds - known)
+        if known is None and len(self._seconds) >= KINDS_MAX:
+            self._seconds.clear()
+        for seconds in durations:
+            if known is None or seconds > known * 4:
+                known = seconds
+            else:
+                known += WEIGHT * (seconds - known)
+        if known is not None:
+            self._seconds[kind] = known
 
     def batch_size(self, kind: str) -> int:
         """Return how many tasks of this kind make a batch; 1 if nothing is known of it, or it takes long."""

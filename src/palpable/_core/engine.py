@@ -14,12 +14,12 @@ from typing import Any
 
 from palpable._core import events, recovery
 from palpable._core.arrivals import Arrivals
-from palpable._core.dispatch import Dispatcher
+from palpable._core.dispatch import WHEN_IT_STARTS, Dispatcher
 from palpable._core.effects import Effect, TaskSettled
 from palpable._core.endings import Endings, overdue_at
 from palpable._core.retention import Retention
 from palpable._core.task_record import TaskRecord
-from palpable._core.task_state import FINAL, Move, Outcome, State, move
+from palpable._core.task_state import FINAL, READY, Move, Outcome, State, move
 from palpable._core.waiting import Waiting
 
 
@@ -244,11 +244,17 @@ class Engine:
         endings, dispatcher = self.endings, self.dispatcher
         inbox, is_reused = runner.inbox, runner.isolation == "worker"
         well: list[TaskRecord] = []
+        durations: dict[str, list[float]] = {}
+        has_ended = False
         for ending in event.endings:
             # Against an answer that comes after the verdict: a task that was ended by force has left the inbox.
             if not inbox or inbox[0].task_id != ending.task_id:
                 continue
             task = inbox.popleft()
+            has_ended = True
+            if task.state is READY:  # several have ended since we heard of the last one, and so it has begun, too
+                task.state = WHEN_IT_STARTS
+                task.attempt += 1
             runner.tasks_run += 1
             task.ending = ending
             if is_reused:
@@ -257,27 +263,34 @@ class Engine:
                 task.is_settled = True
                 # Its process knows better how long it took than we do, who hear of several ends at once.
                 task.started_at = now - ending.elapsed_seconds
-                dispatcher.estimates.learn(task.function_key or task.name, ending.elapsed_seconds)
+                kind = task.function_key or task.name
+                if kind in durations:
+                    durations[kind].append(ending.elapsed_seconds)
+                else:
+                    durations[kind] = [ending.elapsed_seconds]
             else:
                 runner.ended.append(task)
             # What an earlier attempt left. To look is cheaper than to set, and mostly there is nothing.
             if task.exit_status is not None:
                 task.exit_status = None
-            if ending.error_type or task.error_type:
-                task.error_type, task.error_message = ending.error_type, ending.error_message
             if ending.is_successful:
+                if task.error_type:
+                    task.error_type = task.error_message = ""
                 well.append(task)
             else:
+                task.error_type, task.error_message = ending.error_type, ending.error_message
                 endings.finish_well(well, now)
                 well = []
                 endings.attempt_failed(task, Outcome.ERROR, now, ending.error_bases)
-            if inbox:
-                dispatcher.begin_head(runner, now)
-            else:
-                endings.finish_well(well, now)
-                dispatcher.runner_is_free(runner)
-                return
         endings.finish_well(well, now)
+        for kind, seconds in durations.items():
+            dispatcher.estimates.learn(kind, seconds)
+        if not has_ended:
+            return
+        if inbox:
+            dispatcher.begin_head(runner, now)
+        else:
+            dispatcher.runner_is_free(runner)
 
     def _on_runner_exited(self, event: events.RunnerExited, now: float) -> None:
         runner = self.dispatcher.runners.get(event.runner_id)

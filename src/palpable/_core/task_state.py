@@ -10,7 +10,13 @@ from enum import StrEnum
 from typing import Final
 
 
-class State(StrEnum):
+class _Named(StrEnum):
+    """Is looked up as the string that it is; an enumeration's own `__hash__` is written in Python, and slow."""
+
+    __hash__ = str.__hash__
+
+
+class State(_Named):
     """Where a task is in its life. The last three are final."""
 
     SCHEDULED = "scheduled"
@@ -24,7 +30,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Move(StrEnum):
+class Move(_Named):
     """What can happen to a task."""
 
     DUE = "due"
@@ -39,7 +45,7 @@ class Move(StrEnum):
     """It was presumed to have begun, but its process had not claimed it."""
 
 
-class Outcome(StrEnum):
+class Outcome(_Named):
     """Why a task ended."""
 
     NONE = ""
