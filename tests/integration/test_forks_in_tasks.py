@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -102,3 +105,48 @@ def test_a_child_does_not_go_on_with_the_chunk_of_its_parent(
     called = function if is_plain else functools.partial(function)
     assert client.options(isolation="worker").map(called, params, chunksize=6) == list(range(6))
     assert sorted((tmp_path / "ran").read_text().split()) == [str(number) for number in range(6)]
+
+
+@both_isolations
+@pytest.mark.parametrize("ends_by_exit", [False, True])
+def test_a_child_that_comes_back_while_nobody_can_write_ends(
+    client: Client, isolation: Isolation, ends_by_exit: bool
+) -> None:
+    def fork_with_a_locked_stream() -> int:
+        import io
+        import threading
+
+        class Slow(io.RawIOBase):
+            """Holds the lock of the stream above it."""
+
+            def writable(self) -> bool:
+                return True
+
+            def write(self, data: Any, /) -> int:
+                is_writing.set()
+                go_on.wait(10)
+                return len(data)
+
+        is_writing, go_on = threading.Event(), threading.Event()
+        before, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(Slow()), line_buffering=True)
+        threading.Thread(target=print, args=("x",)).start()
+        assert is_writing.wait(5)
+        pid = os.fork()
+        if not pid:
+            if ends_by_exit:
+                sys.exit(7)
+            return -1
+        deadline = time.monotonic() + 8
+        ended = 0
+        while not ended and time.monotonic() < deadline:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.02)
+        if not ended:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        go_on.set()
+        sys.stdout = before
+        return os.waitstatus_to_exitcode(status) if ended else -1
+
+    future = client.options(isolation=isolation).submit(fork_with_a_locked_stream)
+    assert future.result(timeout=30) == (7 if ends_by_exit else 0)

@@ -59,6 +59,28 @@ def test_output_is_told_apart_also_of_tasks_that_are_heard_of_together(kept: Cli
     assert logs == {number: f"{number}\n" for number in range(300) if number % 3}
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_output_of_a_batch_is_kept_also_when_its_last_task_gives_its_output_away(
+    lone_client: Client, is_closed: bool
+) -> None:
+    def give_away() -> None:
+        if not is_closed:
+            fd = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(fd, 1)
+            os.close(fd)
+        else:
+            os.close(1)
+
+    kept = lone_client.options(isolation="worker")
+    for future in [kept.submit(abs, number) for number in range(300)]:
+        future.result(timeout=20)
+    futures = [kept.submit(print, number) for number in range(60)]
+    kept.submit(give_away).result(timeout=20)
+    for number, future in enumerate(futures):
+        assert future.result(timeout=20) is None
+        assert future.logs() == f"{number}\n"
+
+
 def test_a_task_that_closes_its_pipes_but_not_its_socket_has_a_result(kept: Client) -> None:
     def close_pipes() -> int:
         from palpable._zygote.task_process import SOCKET_FD

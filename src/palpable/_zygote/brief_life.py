@@ -138,10 +138,10 @@ def make_life(
             else:
                 imported = clock.take_costs() if clock.costs else {}
                 ended = TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
+            if getpid() != pid:
+                process.leave_child()
             flush()
 
-            if getpid() != pid:
-                exit_process(0)  # a child that the task forked; its parent answers
             if "multiprocessing.util" in modules and not is_trial:
                 process.end(ended)
             frame = bytearray(4)

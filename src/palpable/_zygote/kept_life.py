@@ -110,6 +110,8 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
         else:
             payload = attempt(order)
             known_key, function = order.function_key, functions.get(order.function_key)
+        if not is_parent[0]:
+            process.leave_child()
         flush()
         cpu_to, ended_at = process_time(), monotonic()
         cpu_seconds, elapsed_seconds = cpu_to - cpu_from, ended_at - started_at
@@ -123,7 +125,6 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
             and process.said == process.heard
             and process.connection is None
             and not clock.costs
-            and is_parent[0]
         ):
             # Another thread may say something or make a connection just now, which changes nothing: what must be heard
             # in order is the ends of tasks, and these come from here.

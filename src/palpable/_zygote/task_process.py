@@ -30,7 +30,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from importlib import import_module
 from os import putenv
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
-from threading import Lock
+from threading import Lock, Thread
 from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -61,6 +61,7 @@ PIPE_FDS = SOCKET_FD - 2
 
 FIRST_READ_BYTES, NEXT_READ_BYTES = 1 << 16, 1 << 18
 """For the second the C library maps memory anew, which is too dear for a small order."""
+CHILD_FLUSH_SECONDS = 1.0
 MAX_FUNCTIONS = 100
 """Unpickled functions a process keeps."""
 
@@ -116,6 +117,8 @@ class TaskProcess:
             deadline = None if order.timeout_seconds is None else monotonic() + order.timeout_seconds
             inside.set_current_messenger(self.messenger(order, deadline))
             ended = self.ended(order, self.attempt(order))
+            if os.getpid() != self.pid:
+                self.leave_child()
             output.flush()
             self.end(ended)
         for message in messages:
@@ -147,6 +150,18 @@ class TaskProcess:
                 self.exit_cleanly(0)
             with suppress(BlockingIOError):
                 return os.read(claim_fd, 1)
+
+    def leave_child(self, code: int = 0) -> NoReturn:
+        """End a child that the task forked and that came back here: its parent answers.
+
+        A thread of the parent's may have been writing when it was forked: the lock of the stream is nobody's here, and
+        to flush it takes for ever. So that is tried on a thread, for a moment.
+        """
+        with suppress(RuntimeError):
+            thread = Thread(target=output.flush, daemon=True)
+            thread.start()
+            thread.join(CHILD_FLUSH_SECONDS)
+        os._exit(code)
 
     def exit_cleanly(self, code: int) -> NoReturn:
         """End this process, and remove what would stay on disk: the folder for temporary files of `multiprocessing`."""
@@ -285,9 +300,9 @@ class TaskProcess:
         if code is not None and not isinstance(code, int):
             print(code, file=sys.stderr)
             code = 1
-        output.flush()
         if os.getpid() != self.pid:
-            os._exit((code or 0) & 0xFF)
+            self.leave_child((code or 0) & 0xFF)
+        output.flush()
         self.exit_cleanly((code or 0) & 0xFF)
 
     # --- messages -------------------------------------------------------------------------------------------------

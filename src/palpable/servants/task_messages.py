@@ -55,10 +55,9 @@ class TaskMessages:
             if type(message) is list:  # from the returns pipe
                 endings += message
                 link.collected_bytes = message[-1].output_to
-                if message[-1].output_to > message[0].output_from:
-                    for returned in message:
-                        if returned.output_to > returned.output_from:
-                            self._collect_output(link, returned)
+                for returned in message:
+                    if returned.output_to > returned.output_from:
+                        self._collect_output(link, returned)
                 continue
             if type(message) is TaskEnded:
                 endings.append(message)
