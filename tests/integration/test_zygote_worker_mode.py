@@ -279,3 +279,22 @@ def test_what_a_thread_does_between_two_tasks_is_charged_to_neither(tmp_path: Pa
         worker.close()
 
     serve(tmp_path, test)
+
+
+def test_after_a_word_by_the_socket_the_pipe_is_used_again_once_that_was_heard(tmp_path: Path) -> None:
+    def task(number: int) -> int:
+        return 1 // number
+
+    async def test(server: FakeServer) -> None:
+        worker = FakeWorker(await server.take())
+        ways = []
+        for args_of in ({"t0": (1,), "t1": (1,)}, {"t2": (0,), "t3": (1,)}, {"t4": (1,)}):
+            await worker.send(task, args_of)
+            for task_id in args_of:
+                ended = await worker.ended()
+                assert (ended.task_id, ended.is_successful) == (task_id, args_of[task_id] == (1,))
+                ways.append(type(ended))
+        assert ways == [TaskReturned, TaskReturned, TaskEnded, TaskEnded, TaskReturned]
+        worker.close()
+
+    serve(tmp_path, test)

@@ -301,7 +301,11 @@ class Engine:
         for task in self.dispatcher.put_back_last(runner, event.unclaimed):
             self.endings.end_put_back(task, now, event.exit_status)
         begun, runner.inbox = runner.inbox, deque()
-        for task in begun:  # one task, or none
+        # One task, or none; more if the process was not listened to any more, and went on.
+        for task in begun:
+            if task.state is READY:
+                task.state = WHEN_IT_STARTS
+                task.attempt += 1
             task.exit_status = event.exit_status
             runner.ended.append(task)
             verdict = Outcome.NONE if task.is_verdict_void_once_begun else task.verdict

@@ -118,10 +118,10 @@ class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TaskReturned(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The end of most tasks: it has returned, in its first attempt, and there is nothing else to say of it.
+    """The end of most tasks: it has returned, and there is nothing else to say of it.
 
-    A process that runs many tasks says it to the server (`returns`), and that hands it on to the client: in place of a
-    `TaskEnded` and of a `TaskReport`.
+    A process that runs many tasks says it to the server (`returns`), in place of a `TaskEnded`. Of a task that returned
+    in its first attempt the server hands it on to the client, in place of a `TaskReport`.
     """
 
     task_id: str
@@ -156,7 +156,7 @@ Report = TaskReport | TaskReturned
 
 
 class SubmitTasks(Message, frozen=True, tag="submit"):
-    """Accept these tasks. Answered by `TasksAccepted` or `RequestFailed`.
+    """Accept these tasks. Answered by `TasksAccepted` (or `ResultsPushed.accepted`) or `RequestFailed`.
 
     Submitting an id that the server already knows changes nothing and is accepted (so that a client may send again).
     """
@@ -330,6 +330,7 @@ class ResultsPushed(Message, frozen=True, tag="push"):
     sequence: int
     reports: list[TaskReport] = []
     returned: list[TaskReturned] = []
+    """The rest, each list in the order in which the tasks ended; which list a result is in depends on how it ended."""
     accepted: list[int] = []
     """As a `TasksAccepted` for each of these requests, sent before this."""
 

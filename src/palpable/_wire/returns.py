@@ -14,7 +14,7 @@ Order: what a process says comes by two ways, and the server has to hear it in t
 * From the pipe to the socket: whatever was in the pipe when the server received from the socket was said before.
   Therefore it receives first, and then reads the pipe.
 * From the socket to the pipe: only when the server has heard all that was said by the socket. Each `RunTasks` says how
-  many frames it has heard (`heard`).
+  many frames it has heard (`heard`). A process that has opened a connection for a task stays with the socket.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from palpable._wire.framing import FrameError
 from palpable._wire.messages import TaskReturned
 
 RECORD_MAX_BYTES = PIPE_BUF
-_RECORD_MIN_BYTES = 8 + 2 * 9
-"""The array, six small fields, a number; two of the fields are floats."""
+_RECORD_MIN_BYTES = 1 + 1 + 2 + 2 * 9 + 3 * 1 + 5
+"""The array, an empty id, an empty payload, two floats, three small integers, the number."""
 _FIRST_NUMBER, _NUMBERS = 1 << 16, 1 << 31
 """Encoded in five bytes: the smaller ones take fewer. After so many they begin anew."""
 

@@ -50,24 +50,26 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
     enter_environment, attempt = process.enter_environment, process.attempt
     running: TaskOrder | None = None
     started_at = 0.0
-    made: tuple[TaskOrder, Messenger] | None = None
+    made: Messenger | None = None
 
     def messenger() -> Messenger | None:
         """Return the messenger of the running task, made when it is first asked for. Threads of earlier tasks may ask.
 
         Who against whom: such a thread, which makes one for the task before, against the loop below, which goes on.
-        What it enters too late says for which task it is, and `running` is set last, when the rest is that task's too.
+        What it enters too late says for which task it is. What the task itself asks for is made from what is the
+        task's, as all of that was set before it began; a thread that comes in between may see another deadline.
         """
         nonlocal made
         order = running
         if order is None:
             return None
         known = made
-        if known is None or known[0] is not order:
+        # By the id, and not by the order, which would be kept for that, its payload too.
+        if known is None or known.task_id != order.task_id or known.attempt != order.attempt:
             limit = order.timeout_seconds
             deadline = None if limit is None else started_at + limit
-            made = known = (order, process.messenger(order, deadline))
-        return known[1]
+            made = known = process.messenger(order, deadline)
+        return known
 
     set_messenger_maker(messenger)
     is_parent = make_fork_mark()
@@ -141,12 +143,14 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
                 )
             )
             if len(record) <= RECORD_MAX_BYTES:
+                returned_count += 1  # first: a signal handler may raise when it is written
                 try:
                     write(return_fd, record)
-                    returned_count += 1
                     continue
                 except OSError:
-                    pass  # the task closed it, perhaps; tried by the socket, where it is reported
+                    # The task closed it, perhaps. It is tried by the socket, where that is reported; and so is all that
+                    # follows, since nobody knows whether the record with this number is there.
+                    process.said += 1
         process.send_last(
             replace(
                 process.ended(order, payload),

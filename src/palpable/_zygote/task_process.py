@@ -56,12 +56,13 @@ if TYPE_CHECKING:
 SOCKET_FD = 63
 """The private socket, in every task process. High, so that a task that closes everything and then opens files does not
 come to have a file there by chance; below 64, which is as many as the kernel's smallest table holds."""
-PIPE_FDS = SOCKET_FD - 2
+FIRST_PIPE_FD = SOCKET_FD - 2
 """The same for the pipes, which have this number and the next if nothing else has."""
 
 FIRST_READ_BYTES, NEXT_READ_BYTES = 1 << 16, 1 << 18
 """For the second the C library maps memory anew, which is too dear for a small order."""
 CHILD_FLUSH_SECONDS = 1.0
+"""How long a child that a task forked tries to write what it still holds."""
 MAX_FUNCTIONS = 100
 """Unpickled functions a process keeps."""
 
@@ -123,7 +124,11 @@ class TaskProcess:
             self.end(ended)
         for message in messages:
             self._take_orders(message)
-        fds = [int.from_bytes(ancillary[0][2][start : start + 4], sys.byteorder) for start in (0, 4)]
+        passed = ancillary[0][2] if ancillary else b""
+        if len(passed) < 8:  # this process may have no more of them
+            output.report("there was no room for the file descriptors that a process needs to run many tasks")
+            os._exit(1)
+        fds = [int.from_bytes(passed[start : start + 4], sys.byteorder) for start in (0, 4)]
         keep_running(self, *map(_out_of_the_way, fds))
 
     def end(self, ended: TaskEnded) -> NoReturn:
@@ -297,13 +302,17 @@ class TaskProcess:
     def exit(self, request: SystemExit) -> NoReturn:
         """End this process as Python does for `sys.exit`."""
         code = request.code
-        if code is not None and not isinstance(code, int):
-            print(code, file=sys.stderr)
-            code = 1
+        is_text = code is not None and not isinstance(code, int)
+        number = 1 if is_text else int(code or 0) & 0xFF
         if os.getpid() != self.pid:
-            self.leave_child((code or 0) & 0xFF)
+            if is_text:
+                with suppress(OSError):
+                    os.write(2, f"{code}\n".encode(errors="backslashreplace"))
+            self.leave_child(number)
+        if is_text:
+            print(code, file=sys.stderr)
         output.flush()
-        self.exit_cleanly((code or 0) & 0xFF)
+        self.exit_cleanly(number)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -338,8 +347,9 @@ class TaskProcess:
             output.say(message.level, message.text)
         with self.lock:
             if self.connection is None:
+                frame = encode_frame(message)
                 self.said += 1
-                self.socket.sendall(encode_frame(message))
+                self.socket.sendall(frame)
                 return
         self.connection.send(message)
 
@@ -400,7 +410,7 @@ class TaskProcess:
 def _out_of_the_way(fd: int) -> int:
     """Move a file descriptor to a high number (see `SOCKET_FD`); return that, or the old one if there is no room."""
     try:
-        moved = fcntl(fd, F_DUPFD_CLOEXEC, PIPE_FDS)
+        moved = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_PIPE_FD)
     except OSError:
         return fd
     os.close(fd)

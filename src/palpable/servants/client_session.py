@@ -111,8 +111,7 @@ class ClientSession(asyncio.Protocol):
         self._received_bytes = 0
         self._is_waiting = False
         self._held: list[int] = []
-        """Requests whose acceptance is not sent yet."""
-        """Acceptances that wait for a result to travel with."""
+        """Requests whose acceptance waits for a result to travel with."""
         self._is_timer_set = False
         self._has_sent_held = False
         """Whether what was held was sent since the timer was set."""

@@ -153,10 +153,14 @@ class ProcessLink:
 
     def _open_pipes(self, frame: bytearray) -> None:
         assert self._socket is not None
-        self._pipes = KeptPipes(self._socket, frame[:1])
+        pipes = KeptPipes(self._socket, frame[:1])
+        try:
+            self._loop.add_reader(pipes.returns_fd, self._on_returned)
+        except OSError:
+            pipes.close()
+            raise
         del frame[:1]
-        self._loop.add_reader(self._pipes.returns_fd, self._on_returned)
-        self._reads_returns = True
+        self._pipes, self._reads_returns = pipes, True
 
     def take_back(self) -> int:
         """Return how many tasks sent last the process has not begun, and never will: they are the server's again."""

@@ -725,3 +725,34 @@ def test_priorities_that_were_are_not_kept() -> None:
         assert tracemalloc.get_traced_memory()[0] < 200_000
     finally:
         tracemalloc.stop()
+
+
+def _three_handed_over(**options: Any) -> Engine:
+    engine = Engine(1)
+    submit(engine, "first", "a", "b", "c", isolation="worker", **options)
+    end(engine, 1, "first", now=1.0)
+    assert [task.task_id for task in engine.dispatcher.runners[1].inbox] == ["a", "b", "c"]
+    return engine
+
+
+def test_tasks_that_are_heard_of_together_have_begun_and_ended_each() -> None:
+    engine = _three_handed_over(retries=1)
+    endings = [TaskEnded(task_id=name, is_successful=name != "b", elapsed_seconds=0.01) for name in "ab"]
+    engine.handle(events.TasksEnded(1, endings), 2.0)
+    assert validate(engine) == []
+    states = {name: (task.state, task.attempt) for name, task in engine.tasks.items()}
+    assert states["a"] == (State.SUCCEEDED, 1)
+    assert states["b"] == (State.RETRYING, 1)
+    assert states["c"] == (State.RUNNING, 1)
+
+
+@pytest.mark.parametrize("crash_retries", [0, 1])
+def test_of_a_process_that_went_on_unheard_all_that_it_began_has_crashed(crash_retries: int) -> None:
+    engine = _three_handed_over(crash_retries=crash_retries)
+    engine.handle(events.RunnerExited(1, -9, unclaimed=1), 2.0)
+    tasks = engine.tasks
+    for name in "ab":
+        assert tasks[name].attempt == 1 and tasks[name].exit_status == -9
+        assert tasks[name].state is (State.RETRYING if crash_retries else State.FAILED)
+    assert tasks["c"].state in (State.READY, State.RUNNING) and tasks["c"].exit_status is None
+    assert validate(engine) == []
