@@ -1,6 +1,6 @@
 """What this process knows of the task it runs, if it runs one.
 
-Runs in: clients and task processes. Set by: the task process, before each task.
+Runs in: clients and task processes. Set by: the task process, before its task, or once if it runs many.
 """
 
 from __future__ import annotations

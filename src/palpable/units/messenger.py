@@ -257,5 +257,5 @@ def current_task() -> Messenger:
 
 
 def set_current_task(messenger: Messenger | None) -> None:
-    """Say which task this process runs from now on. Called by the task process."""
+    """Say which task this process runs from now on. Not for a process that runs many, which says so by itself."""
     inside.set_current_messenger(messenger)
