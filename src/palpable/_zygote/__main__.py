@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
     from palpable._zygote import fork_hooks, huge_pages
 
-    huge_pages.reserve_arenas()
+    huge_pages.reserve_arenas(huge_pages.OWN_ARENAS_BYTES)
     fork_hooks.record()
     # msgspec takes from typing_extensions, where that is installed, what `typing` has too since Python 3.11; and it is
     # a large module, of which every fork would copy its part. Tasks that want it import it.

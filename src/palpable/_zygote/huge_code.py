@@ -20,9 +20,9 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import suppress
-from typing import NamedTuple
 
 from palpable._zygote.huge_pages import HUGE_PAGE_BYTES, MIN_PAGES, count_pages
+from palpable._zygote.memory_map import Mapping, read_mappings
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 _MAP_PRIVATE_ANONYMOUS = 0x22
@@ -31,26 +31,19 @@ _MADV_COLLAPSE = 25
 _FAILED = ctypes.c_void_p(-1).value
 
 
-class _Mapping(NamedTuple):
-    start: int
-    end: int
-    rights: str
-    name: str
-
-
 def move_there() -> list[int]:
     """Move what can be moved of the code; return where that is. To be called when all else is made."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
         return []
     moved = []
     with suppress(OSError), open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-        for address in movable(_read_mappings(), _address_of_code()):
+        for address in movable(read_mappings(), _address_of_code()):
             if count_pages(pagemap, address) >= MIN_PAGES and _move(address):
                 moved.append(address)
     return moved
 
 
-def movable(mappings: list[_Mapping], code: int) -> list[int]:
+def movable(mappings: list[Mapping], code: int) -> list[int]:
     """Return the starts of the huge pages that lie wholly in what cannot be written to of the file that `code` is in.
 
     Args:
@@ -71,16 +64,6 @@ def movable(mappings: list[_Mapping], code: int) -> list[int]:
 
 def _address_of_code() -> int:
     return ctypes.cast(ctypes.pythonapi.PyObject_Malloc, ctypes.c_void_p).value or 0
-
-
-def _read_mappings() -> list[_Mapping]:
-    mappings = []
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            fields = line.rstrip("\n").split(maxsplit=5)
-            start, _, end = fields[0].partition("-")
-            mappings.append(_Mapping(int(start, 16), int(end, 16), fields[1], fields[5] if len(fields) > 5 else ""))
-    return mappings
 
 
 def _move(address: int) -> bool:

@@ -22,13 +22,15 @@ import resource
 import sys
 from contextlib import suppress
 
+from palpable._zygote.memory_map import read_mappings
+
 HUGE_PAGE_BYTES = 1 << 21
 PAGE_BYTES = resource.getpagesize()
 MIN_PAGES = HUGE_PAGE_BYTES // PAGE_BYTES * 3 // 4
 """So many small pages must be there to be worth a huge one, which takes its 2 MB whatever is on it."""
 ARENA_BYTES = 1 << 20
-RESERVED_BYTES = 4 << 20
-"""Of what the zygote takes anyway: it has some 7 MB of arenas."""
+OWN_ARENAS_BYTES, PRELOADED_ARENAS_BYTES = 8 << 20, 32 << 20
+"""What is reserved before the zygote's own imports, and before those it is told to make."""
 _BLOCK_BYTES = 440
 """A bytes object of that length is about the largest that Python's allocator keeps in its arenas."""
 _PROT_NONE, _MAP_PRIVATE_ANONYMOUS = 0, 0x22
@@ -39,14 +41,22 @@ _libc = ctypes.PyDLL(None)
 _reserved: list[bytes] = []
 
 
-def reserve_arenas() -> None:
-    """Have Python's allocator take its next arenas from one aligned range. To be called before the imports."""
+def reserve_arenas(size: int) -> None:
+    """Have Python's allocator take its next arenas from one aligned range of that size. To be called before imports.
+
+    `release_arenas` gives back what was not needed.
+    """
     if sys.platform != "linux":
         return
     _align_next_mapping()
-    blocks = [bytes(_BLOCK_BYTES) for _ in range(RESERVED_BYTES // _BLOCK_BYTES)]
+    blocks = [bytes(_BLOCK_BYTES) for _ in range(size // _BLOCK_BYTES)]
     # An arena in which one block is in use stays; all others are free again for what comes.
     _reserved.extend({id(block) // ARENA_BYTES: block for block in blocks}.values())
+
+
+def release_arenas() -> None:
+    """Give back the arenas on which nothing came to lie. To be called after the imports."""
+    _reserved.clear()
 
 
 def _align_next_mapping() -> None:
@@ -83,11 +93,8 @@ def count_pages(pagemap: io.FileIO, address: int) -> int:
 
 def _own_memory() -> list[tuple[int, int]]:
     """Return where the heaps are: memory that can be written to and belongs to no file."""
-    ranges = []
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            fields = line.split(maxsplit=5)
-            if fields[1] == "rw-p" and (len(fields) == 5 or fields[5].strip() == "[heap]"):
-                start, _, end = fields[0].partition("-")
-                ranges.append((int(start, 16), int(end, 16)))
-    return ranges
+    return [
+        (mapping.start, mapping.end)
+        for mapping in read_mappings()
+        if mapping.rights == "rw-p" and mapping.name.strip() in ("", "[heap]")
+    ]

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from palpable._wire.framing import FrameReader, encode_frame
 from palpable._wire.messages import ZygoteReady
-from palpable._zygote import os_calls
+from palpable._zygote import huge_pages, os_calls
 from palpable._zygote.preloading import ThreadStarted, preload, source_files
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.zygote import Zygote
@@ -55,10 +55,13 @@ def main(control_fd: int, settings_fd: int) -> NoReturn:
     for name in COMMON_IMPORTS:
         import_module(name)
     before, own_fds = set(sys.modules), open_fds()
+    if settings.preload:
+        huge_pages.reserve_arenas(huge_pages.PRELOADED_ARENAS_BYTES)
     try:
         preloaded = preload(settings.preload, settings.refused)
     except ThreadStarted as error:
         _start_anew(control, settings, error.module)
+    huge_pages.release_arenas()
     ready = ZygoteReady(
         pid=os.getpid(), preloaded=preloaded, refused=settings.refused, source_files=source_files(before)
     )

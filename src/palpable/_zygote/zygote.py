@@ -31,7 +31,7 @@ from palpable._wire.messages import (
     ToZygote,
     ZygoteReady,
 )
-from palpable._zygote import fork_hooks, hot_memory, huge_code, huge_pages, os_calls, output, reseed
+from palpable._zygote import fork_hooks, hot_memory, huge_code, huge_pages, joined_mappings, os_calls, output, reseed
 from palpable._zygote.books import Books
 from palpable._zygote.import_costs import ImportClock
 from palpable._zygote.replacement import read_replacement
@@ -117,6 +117,7 @@ class Zygote:
         gc.freeze()
         huge_pages.move_there()
         huge_code.move_there()
+        joined_mappings.join()
 
     def _make_brief_turn(self) -> Callable[[], bool]:
         from palpable._zygote.brief_turn import CAN_BE_BRIEF, make_forker, make_turn

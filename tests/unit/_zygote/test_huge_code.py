@@ -5,14 +5,15 @@ import sys
 
 import pytest
 
-from palpable._zygote.huge_code import _Mapping, movable
+from palpable._zygote.huge_code import movable
+from palpable._zygote.memory_map import Mapping
 
 MB = 1 << 20
 LIBRARY = "/lib/libpython.so"
 
 
-def mappings(*parts: tuple[int, int, str, str]) -> list[_Mapping]:
-    return [_Mapping(start, end, rights, name) for start, end, rights, name in parts]
+def mappings(*parts: tuple[int, int, str, str]) -> list[Mapping]:
+    return [Mapping(start, end, rights, 0, name) for start, end, rights, name in parts]
 
 
 def test_the_first_part_of_the_code_stays_where_profilers_look_for_it() -> None:
@@ -41,11 +42,12 @@ def test_code_in_no_file_is_left_alone() -> None:
 def test_the_interpreter_runs_on_from_where_its_code_was_moved() -> None:
     """In a process of its own. Also where the system does not allow it, which must be seen in time."""
     program = (
-        "from palpable._zygote.huge_code import move_there, movable, _read_mappings, _address_of_code\n"
-        "could = movable(_read_mappings(), _address_of_code())\n"
+        "from palpable._zygote.huge_code import move_there, movable, _address_of_code\n"
+        "from palpable._zygote.memory_map import read_mappings\n"
+        "could = movable(read_mappings(), _address_of_code())\n"
         "moved = move_there()\n"
         "assert set(moved) <= set(could)\n"
-        "anonymous = [m for m in _read_mappings() if not m.name and m.rights == 'r-xp']\n"
+        "anonymous = [m for m in read_mappings() if not m.name and m.rights == 'r-xp']\n"
         "assert all(any(m.start <= address < m.end for m in anonymous) for address in moved)\n"
         "import ast, decimal, json, re\n"
         "assert re.sub('a+', 'b', 'caat') == 'cbt' and json.loads('[1.5]') == [1.5]\n"

@@ -39,7 +39,7 @@ def can_collapse() -> bool:
 def test_a_process_goes_on_as_before_when_its_memory_is_moved() -> None:
     script = """
         from palpable._zygote import huge_pages
-        huge_pages.reserve_arenas()
+        huge_pages.reserve_arenas(4 << 20)
         kept = [bytes([i % 256]) * i for i in range(4000)]
         huge_pages.move_there()
         huge_pages.move_there()
@@ -57,7 +57,7 @@ def test_what_is_imported_after_the_reservation_lies_on_huge_pages() -> None:
         pytest.skip("this kernel has no huge pages to give")
     script = """
         from palpable._zygote import huge_pages
-        huge_pages.reserve_arenas()
+        huge_pages.reserve_arenas(4 << 20)
         import asyncio, inspect
         huge_pages.move_there()
         with open("/proc/self/smaps_rollup") as rollup:
@@ -66,11 +66,32 @@ def test_what_is_imported_after_the_reservation_lies_on_huge_pages() -> None:
     assert int(run(script)) >= 2 * HUGE_PAGE_BYTES // 1024
 
 
+def test_what_was_reserved_and_not_needed_is_given_back() -> None:
+    script = """
+        import mmap
+        from palpable._zygote import huge_pages
+        def resident():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * mmap.PAGESIZE
+        before = resident()
+        huge_pages.reserve_arenas(32 << 20)
+        kept = [bytes([i % 256]) * 400 for i in range(10_000)]
+        during = resident()
+        huge_pages.release_arenas()
+        assert all(one == bytes([i % 256]) * 400 for i, one in enumerate(kept))
+        print((during - before) >> 20, (resident() - before) >> 20)
+    """
+    if sys.platform == "linux":
+        during, after = map(int, run(script).split())
+        assert during >= 30
+        assert after <= 8
+
+
 def test_a_child_changes_nothing_of_its_parent_on_huge_pages() -> None:
     script = """
         import os
         from palpable._zygote import huge_pages
-        huge_pages.reserve_arenas()
+        huge_pages.reserve_arenas(4 << 20)
         numbers = list(range(100_000))
         huge_pages.move_there()
         pid = os.fork()
