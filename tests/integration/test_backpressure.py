@@ -155,7 +155,7 @@ def test_results_wait_for_a_client_that_does_not_read_and_all_of_them_reach_it()
         reports: list[Any] = []
         while len(reports) < count:
             for message in reader.feed(sock.recv(1 << 16)):
-                reports += message.reports if isinstance(message, ResultsPushed) else ()
+                reports += [*message.returned, *message.reports] if isinstance(message, ResultsPushed) else ()
         assert {report.task_id for report in reports} == {f"big-{n}" for n in range(count)}
 
 

@@ -106,27 +106,37 @@ class World:
     def claim(self) -> None:
         for runner_id, sent in self.sent.items():
             if sent and self.claimed[runner_id] is None:
-                self.claimed[runner_id] = sent.popleft()
-                self.starts[self.claimed[runner_id] or ""] = self.starts.get(self.claimed[runner_id] or "", 0) + 1
+                self.claim_next(runner_id)
+
+    def claim_next(self, runner_id: int) -> None:
+        task_id = self.claimed[runner_id] = self.sent[runner_id].popleft()
+        self.starts[task_id] = self.starts.get(task_id, 0) + 1
 
     def busy(self) -> list[int]:
         waiting = {task_id for task_id, _ in self.open_waits.values()}
         return [r for r, t in self.claimed.items() if t is not None and t not in waiting and r in self.sent]
 
     def end_one(self) -> None:
+        """A runner's task ends. Of a kept process, the server may hear of that when the next ones have ended too."""
         if runners := self.busy():
             runner_id = self.rng.choice(runners)
-            task_id, self.claimed[runner_id] = self.claimed[runner_id], None
-            assert task_id is not None
-            ending = TaskEnded(
-                task_id=task_id,
-                is_successful=self.rng.random() < 0.7,
-                elapsed_seconds=self.rng.choice([1e-5, 1e-4, 0.1]),
-                error_bases=("E",) if self.rng.random() < 0.7 else ("F",),
-            )
-            self.handle(events.TasksEnded(runner_id, [ending]))
+            endings = [self.end_claimed(runner_id)]
+            while self.isolation[runner_id] == "worker" and self.sent[runner_id] and self.rng.random() < 0.4:
+                self.claim_next(runner_id)
+                endings.append(self.end_claimed(runner_id))
+            self.handle(events.TasksEnded(runner_id, endings))
             if self.isolation[runner_id] == "task":
                 self.dying.add(runner_id)
+
+    def end_claimed(self, runner_id: int) -> TaskEnded:
+        task_id, self.claimed[runner_id] = self.claimed[runner_id], None
+        assert task_id is not None
+        return TaskEnded(
+            task_id=task_id,
+            is_successful=self.rng.random() < 0.7,
+            elapsed_seconds=self.rng.choice([1e-5, 1e-4, 0.1]),
+            error_bases=("E",) if self.rng.random() < 0.7 else ("F",),
+        )
 
     def exit_one(self, *, crash: bool) -> None:
         candidates = list(self.sent) if crash else [r for r in self.dying if r in self.sent]
@@ -197,6 +207,9 @@ class World:
         for task_id, final in self.finals.items():
             task = self.engine.tasks[task_id]
             assert (task.state, task.outcome) == final, "an answer that was given was contradicted"
+            if task.outcome is Outcome.SUCCEEDED:
+                # More: an attempt can time out before its order is on disk.
+                assert task.attempt >= self.starts[task_id], "of an attempt it says nothing"
         in_slots = sum(1 for _ in self.engine.dispatcher.slots.runners())
         assert in_slots <= self.slot_count
 

@@ -10,13 +10,13 @@ from enum import StrEnum
 from typing import Final
 
 
-class _Named(StrEnum):
-    """Is looked up as the string that it is; an enumeration's own `__hash__` is written in Python, and slow."""
+class _HashedAsString(StrEnum):
+    """An enumeration's own `__hash__` is written in Python, and slow."""
 
     __hash__ = str.__hash__
 
 
-class State(_Named):
+class State(_HashedAsString):
     """Where a task is in its life. The last three are final."""
 
     SCHEDULED = "scheduled"
@@ -30,7 +30,7 @@ class State(_Named):
     CANCELLED = "cancelled"
 
 
-class Move(_Named):
+class Move(_HashedAsString):
     """What can happen to a task."""
 
     DUE = "due"
@@ -45,7 +45,7 @@ class Move(_Named):
     """It was presumed to have begun, but its process had not claimed it."""
 
 
-class Outcome(_Named):
+class Outcome(_HashedAsString):
     """Why a task ended."""
 
     NONE = ""

@@ -330,7 +330,7 @@ class ResultsPushed(Message, frozen=True, tag="push"):
     sequence: int
     reports: list[TaskReport] = []
     returned: list[TaskReturned] = []
-    """The rest, each list in the order in which the tasks ended; which list a result is in depends on how it ended."""
+    """Those that ended before `reports`. Both lists are in the order in which the tasks ended."""
     accepted: list[int] = []
     """As a `TasksAccepted` for each of these requests, sent before this."""
 

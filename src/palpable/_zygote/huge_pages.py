@@ -29,7 +29,7 @@ PAGE_BYTES = resource.getpagesize()
 MIN_PAGES = HUGE_PAGE_BYTES // PAGE_BYTES * 3 // 4
 """So many small pages must be there to be worth a huge one, which takes its 2 MB whatever is on it."""
 ARENA_BYTES = 1 << 20
-OWN_ARENAS_BYTES, PRELOADED_ARENAS_BYTES = 8 << 20, 32 << 20
+OWN_ARENAS_BYTES, PRELOADED_ARENAS_BYTES = 4 << 20, 32 << 20
 """What is reserved before the zygote's own imports, and before those it is told to make."""
 _BLOCK_BYTES = 440
 """A bytes object of that length is about the largest that Python's allocator keeps in its arenas."""

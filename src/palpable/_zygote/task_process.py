@@ -412,6 +412,7 @@ def _out_of_the_way(fd: int) -> int:
     try:
         moved = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_PIPE_FD)
     except OSError:
+        os.set_inheritable(fd, False)
         return fd
     os.close(fd)
     return moved

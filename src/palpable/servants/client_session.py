@@ -10,6 +10,8 @@ import logging
 from collections import deque
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.handshake import (
     HANDSHAKE_LIMIT_BYTES,
@@ -239,9 +241,7 @@ class ClientSession(asyncio.Protocol):
             self._has_sent_held = True
             if type(message) is ResultsPushed:
                 accepted, self._held = self._held, []
-                message = ResultsPushed(
-                    sequence=message.sequence, reports=message.reports, returned=message.returned, accepted=accepted
-                )
+                message = replace(message, accepted=accepted)
             else:
                 self._send_held()
         frame = encode_frame(message)

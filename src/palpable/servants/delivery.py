@@ -277,11 +277,16 @@ class Delivery:
         task_ids: list[str] = []
         size, due = 0, outbox.due
         while due and size < PUSH_MAX_BYTES:
-            task = due.popleft()
-            task_ids.append(task.task_id)
+            task = due[0]
             ending = task.ending
             is_plain = task.outcome is SUCCEEDED and ending is not None
-            if is_plain and type(ending) is TaskReturned and task.attempt == 1 and not task.followup_ids:
+            is_returned = is_plain and type(ending) is TaskReturned and task.attempt == 1 and not task.followup_ids
+            if is_returned and reports:
+                break  # these come last in a message, and what has ended later goes with the next one
+            due.popleft()
+            task_ids.append(task.task_id)
+            if is_returned:
+                assert type(ending) is TaskReturned
                 returned.append(ending)
                 size += len(ending.payload) + 100
                 continue

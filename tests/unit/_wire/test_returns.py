@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from palpable._wire import returns
 from palpable._wire.framing import FrameError, encode
-from palpable._wire.messages import TaskEnded, TaskReturned
+from palpable._wire.messages import TaskEnded, TaskReport, TaskReturned
 from palpable._wire.returns import RECORD_MAX_BYTES, ReturnsReader, number_of
 
 
@@ -71,6 +71,15 @@ def test_it_says_of_a_task_what_task_ended_says() -> None:
     returned = TaskReturned("t", b"", 0.0, 0.0, 0, 0, 0, number_of(0))
     for name in set(TaskEnded.__struct_fields__) - {"imported", "payload"}:
         assert getattr(returned, name) == getattr(ended, name)
+
+
+def test_a_client_is_told_what_a_report_says() -> None:
+    report = TaskReport(task_id="t", state="succeeded", outcome="succeeded", attempt=1)
+    returned = TaskReturned("t", b"", 0.0, 0.0, 0, 0, 0, number_of(0))
+    measured = {"payload", "elapsed_seconds", "cpu_seconds", "peak_memory_bytes"}
+    for name in set(TaskReport.__struct_fields__) - measured:
+        assert getattr(returned, name) == getattr(report, name), name
+    assert all(hasattr(returned, name) for name in measured)
 
 
 def test_linux_shows_a_write_of_a_records_size_as_a_whole() -> None:
