@@ -3,6 +3,9 @@
 unix:///run/user/1000/palpable/server.sock
 tcp://127.0.0.1:8089
 tls://build.example.org:8089
+
+Runs in: clients, servers, and task processes whose code imports one of them: there each module costs a task time, so
+what only some calls need is imported by these.
 """
 
 from __future__ import annotations
@@ -10,16 +13,16 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from palpable._connection import inside
 from palpable._connection.authkey import KEY_FILE_NAME, read_authkey_file
 from palpable._connection.checks import check_number
 from palpable._wire.handshake import checked_authkey
 from palpable.units.task_exceptions import AuthenticationFailed, ServerUnreachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 URL_VARIABLE = "PALPABLE_URL"
 KEY_VARIABLE = "PALPABLE_AUTHKEY"
@@ -49,6 +52,8 @@ class Address(NamedTuple):
     def url(self) -> str:
         """As text; `parse_url` turns it back."""
         if self.path:
+            from urllib.parse import quote
+
             return f"unix://{quote(os.fsencode(self.path))}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'tls' if self.is_tls else 'tcp'}://{host}:{self.port}"
@@ -67,6 +72,8 @@ def parse_url(url: str) -> Address:
         >>> parse_url("tcp://127.0.0.1:8089")
         Address(path='', host='127.0.0.1', port=8089, is_tls=False)
     """
+    from urllib.parse import unquote_to_bytes, urlsplit
+
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -154,6 +161,9 @@ def runtime_folder(*, create: bool = False) -> Path:
     Raises:
         AuthenticationFailed: it belongs to somebody else, or others may write there: the server could be anybody's.
     """
+    import tempfile
+    from pathlib import Path
+
     home, runtime = os.environ.get(HOME_VARIABLE), os.environ.get("XDG_RUNTIME_DIR")
     if home:
         folder = Path(home)
@@ -224,7 +234,7 @@ def _find_key(where: Address, *, is_default: bool) -> bytes:
         if path:
             return read_authkey_file(path)
         if where.path:
-            return read_authkey_file(Path(where.path).with_name(KEY_FILE_NAME))
+            return read_authkey_file(os.path.join(os.path.dirname(where.path), KEY_FILE_NAME))
     except FileNotFoundError as error:
         if is_default and not path:
             raise ServerUnreachable(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-from pathlib import Path
 
 from palpable.units.task_exceptions import AuthenticationFailed
 
@@ -46,6 +44,9 @@ def write_authkey_file(path: str | os.PathLike[str], authkey: bytes | None = Non
         ValueError: the key is empty, or ends with a line end, which `read_authkey_file` would take off.
         OSError: the file can't be written.
     """
+    import secrets
+    from pathlib import Path
+
     key = secrets.token_hex(32).encode() if authkey is None else authkey
     if not key or key != key.rstrip(b"\r\n"):
         raise ValueError("authkey must not be empty, and must not end with a line end, to be kept in a file")

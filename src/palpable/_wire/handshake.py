@@ -22,7 +22,6 @@ Pure: bytes and messages, no sockets. The caller enforces the two limits below u
 
 from __future__ import annotations
 
-import hmac
 import os
 from typing import Any
 
@@ -144,7 +143,7 @@ class ClientHandshake:
         )
 
     def _prove(self, challenge: Challenge) -> Proof:
-        if len(challenge.nonce) != _NONCE_BYTES or not hmac.compare_digest(
+        if len(challenge.nonce) != _NONCE_BYTES or not _are_equal(
             challenge.proof, _proof(self._authkey, b"server", self._hello, challenge.nonce)
         ):
             raise AuthenticationFailed(
@@ -206,14 +205,14 @@ class ServerHandshake:
         return Challenge(nonce=self._nonce, proof=_proof(self._authkey, b"server", hello, self._nonce))
 
     def _check(self, message: Proof, hello: Hello) -> Welcome | Refused:
-        if not hmac.compare_digest(message.proof, _proof(self._authkey, b"client", hello, self._nonce)):
+        if not _are_equal(message.proof, _proof(self._authkey, b"client", hello, self._nonce)):
             return self._refuse(
                 AuthenticationFailed,
                 "the authkey is not the server's. Check it (authkey, PALPABLE_AUTHKEY or the key file).",
             )
         self.is_done = True
         inside_proof = _inside_proof(self._task_token, hello, self._nonce)
-        if inside_proof and hmac.compare_digest(message.inside_proof, inside_proof):
+        if inside_proof and _are_equal(message.inside_proof, inside_proof):
             self.inside_task = hello.inside_task
         return Welcome(server=self._info, is_inside_task=bool(self.inside_task))
 
@@ -251,7 +250,19 @@ def _proof(authkey: bytes, role: bytes, hello: Hello, server_nonce: bytes) -> by
     )
     # Each part with its length, so that no two lists of parts make the same text.
     text = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
-    return hmac.digest(authkey, text, "sha256")
+    return bytes(_hmac().digest(authkey, text, "sha256"))
+
+
+def _are_equal(one: bytes, other: bytes) -> bool:
+    """Compare in a time that does not tell where they differ."""
+    return bool(_hmac().compare_digest(one, other))
+
+
+def _hmac() -> Any:
+    """Return the module. It takes OpenSSL along, which a task whose code imports a client may have no use for."""
+    import hmac
+
+    return hmac
 
 
 def _inside_proof(token: str, hello: Hello, server_nonce: bytes) -> bytes:

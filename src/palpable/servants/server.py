@@ -1,15 +1,16 @@
-"""The server, as its owner holds it."""
+"""The server, as its owner holds it.
+
+Runs in: the owner's process; and in task processes whose code imports `Server`, without making one. There each module
+costs a task time, so what only a server that is made needs is imported then.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
-import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,13 +22,15 @@ from palpable._wire.framing import DEFAULT_LIMIT_BYTES, FrameReader, encode_fram
 from palpable._wire.handshake import checked_authkey
 from palpable._wire.sendable_text import sendable
 from palpable.servants.control import ServerFailed, ServerStarted, StartServer, StopServer, ToOwner
-from palpable.servants.private_folder import PrivateFolder
 from palpable.servants.servant import Servant
 from palpable.servants.settings import ServerSettings, usable_cores
 from palpable.units.task_exceptions import ServerStartError
 from palpable.units.task_options import OptionArguments, checked_fields
 
 if TYPE_CHECKING:
+    import subprocess
+
+    from palpable.servants.private_folder import PrivateFolder
     from palpable.units.client import Client
 
 START_SECONDS = 60.0
@@ -133,7 +136,7 @@ class Server(Servant):
         self._wanted_address, self._family = _checked_address(address, family)
         if self._family == "AF_INET" and tls is None and not allow_plaintext:
             _refuse_plaintext(str(self._wanted_address[0]))
-        self._authkey = secrets.token_bytes(32) if authkey is None else checked_authkey(authkey)
+        self._authkey = os.urandom(32) if authkey is None else checked_authkey(authkey)
         self._private_folder: PrivateFolder | None = None
         self._logging_folder: str | None = (
             None if logging_folder is None else _checked_path("logging_folder", logging_folder)
@@ -211,6 +214,8 @@ class Server(Servant):
         """
         if self._process is not None and self._process.poll() is None:
             return self
+        import subprocess
+
         settings = self._make_settings()
         assert self._private_folder is not None
         ours, theirs = socket.socketpair()
@@ -323,6 +328,8 @@ class Server(Servant):
         """Wait until the server process, and with it every task process, has ended."""
         if self._process is None or os.getpid() != self._owner_pid:
             return
+        import subprocess
+
         if self._was_stopped:
             # It ends by itself within the grace time; only a server that hangs is killed.
             try:
@@ -354,6 +361,8 @@ class Server(Servant):
 
     def _make_settings(self) -> ServerSettings:
         if self._private_folder is None:
+            from palpable.servants.private_folder import PrivateFolder
+
             self._private_folder = PrivateFolder()
         folder = self._private_folder.path
         if self._logging_folder is None:
@@ -367,7 +376,7 @@ class Server(Servant):
             authkey=self._authkey,
             logging_folder=self._logging_folder,
             private_folder=folder,
-            server_id=secrets.token_hex(8),
+            server_id=os.urandom(8).hex(),
             sys_path=[os.path.abspath(entry) for entry in sys.path],
             **self._settings,
         )
@@ -393,6 +402,8 @@ def _checked_path(name: str, path: str | os.PathLike[str]) -> str:
 
 
 def _refuse_plaintext(host: str) -> None:
+    import ipaddress
+
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:

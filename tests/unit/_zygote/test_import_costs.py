@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,3 +49,19 @@ def test_what_costs_next_to_nothing_is_not_noted(
     monkeypatch.setattr("palpable._zygote.import_costs.MIN_SECONDS", 60.0)
     importlib.import_module("ic_cheap")
     assert clock.costs == {}
+
+
+def test_what_a_client_needs_of_this_package_is_noted_too() -> None:
+    """In a process of its own, which has not imported it yet."""
+    script = (
+        "import sys\n"
+        "from palpable._zygote import import_costs\n"
+        "import_costs.MIN_SECONDS = 0.0\n"
+        "clock = import_costs.ImportClock()\n"
+        "sys.meta_path.insert(0, clock)\n"
+        "from palpable import Client\n"
+        "print(*clock.take_costs())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    names = done.stdout.split()
+    assert names.index("palpable.units.client") < names.index("palpable._connection.address")
