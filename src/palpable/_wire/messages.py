@@ -513,7 +513,7 @@ class TaskEnded(Message, frozen=True, tag="ended"):
     elapsed_seconds: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     """Wall time the task took, as its process saw it."""
     imported: dict[str, float] = {}
-    """Top-level installed modules, and those of Palpable, that this task imported anew, with the seconds that cost."""
+    """Installed modules that this task imported anew, with the seconds that cost (see `import_costs`)."""
     output_from: Bytes = 0
     """Worker mode: what this task printed is in the spool file from this byte"""
     output_to: Bytes = 0

@@ -22,21 +22,26 @@ from types import ModuleType
 from typing import Any
 
 OWN_PREFIX = "palpable."
+"""Modules of this package, wherever it is."""
 MIN_SECONDS = 0.001
 """Cheaper imports are not worth a word."""
 
 
 class ImportClock:
-    """A meta path finder that measures top-level modules of the standard library and of site-packages.
+    """A meta path finder that measures modules of the standard library, of site-packages, and of this package.
 
-    And all modules of this package, which is imported itself: a program's modules often hold both the functions it runs
-    as tasks and the client that submits them, and then each task imports what a client needs.
+    A module within a package counts if a program imports it (`urllib.request`, `scipy.stats`: to import the package
+    alone would not bring it along), and not if it comes along with another one: those are hundreds, and cost nothing
+    once the one that brings them is there. Of this package too, since a program's modules often hold both the
+    functions it runs as tasks and the client that submits them.
     """
 
     def __init__(self) -> None:
         self.costs: dict[str, float] = {}
         """The seconds spent on each, by name, in the order in which their imports began."""
         self._folders = installed_folders()
+        self._depth = 0
+        """Measured imports that are under way, one within the other."""
 
     def take_costs(self) -> dict[str, float]:
         """Return the costs since the last call."""
@@ -44,8 +49,7 @@ class ImportClock:
         return costs
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        is_own = name.startswith(OWN_PREFIX)
-        if (path is not None or "." in name) and not is_own:
+        if self._depth and "." in name:
             return None
         for finder in sys.meta_path:
             if finder is self:
@@ -53,7 +57,7 @@ class ImportClock:
             find_spec = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
             if spec is not None:
-                if spec.origin and (is_own or spec.origin.startswith(self._folders)):
+                if spec.origin and (spec.origin.startswith(self._folders) or name.startswith(OWN_PREFIX)):
                     self._measure(name, spec.loader)
                 return spec
         return None
@@ -66,10 +70,12 @@ class ImportClock:
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module  # the loader is as it was, also for whoever looks at it later
             self.costs[name] = 0.0  # its place: before those that it imports
+            self._depth += 1
             start = time.perf_counter()
             try:
                 execute(module)
             finally:
+                self._depth -= 1
                 seconds = time.perf_counter() - start
                 if seconds >= MIN_SECONDS:
                     self.costs[name] = round(seconds, 4)

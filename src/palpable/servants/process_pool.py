@@ -17,6 +17,7 @@ from palpable._wire.function_forms import module_of
 from palpable._wire.messages import ProcessExit, ZygoteReady
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.zygote_handle import ZygoteHandle
+from palpable.servants.import_learner import ImportLearner
 from palpable.servants.process_link import ProcessLink
 
 logger = logging.getLogger("palpable.server")
@@ -30,8 +31,6 @@ START_TRIES = 5
 """Zygotes that end before any was ready; then there is something about this environment that no zygote starts in."""
 STALE_SECONDS = 1.0
 """How often, at most, preloaded source files are compared with those on disk; only when a task starts a process."""
-PRELOAD_SECONDS = 0.005
-"""A module that cost a task more than this to import is preloaded from then on."""
 PRELOAD_MAX = 40
 """Modules preloaded by themselves at most; each makes every fork dearer."""
 PREPARED_MAX = 200
@@ -80,6 +79,7 @@ class ProcessPool:
         self._wanted_count = 0
         self._is_closing = False
         self._is_renewing = False
+        self._learner = ImportLearner()
         self._learned: dict[str, None] = {}
         self._prepared: dict[str, None] = {}
         """The modules that functions of tasks are in, in the order of their first appearance."""
@@ -138,14 +138,11 @@ class ProcessPool:
             self._share_out()
 
     def learn(self, imported: dict[str, float]) -> None:
-        """Tasks imported these modules, at that cost in seconds: preload the dear ones from now on, in this order."""
-        dear = {
-            name: None
-            for name, seconds in imported.items()
-            if seconds >= PRELOAD_SECONDS and name not in self.preload and name not in self.refused
-        }
-        if not dear.keys() <= self._learned.keys() and len(self.preload) + len(self._learned) < PRELOAD_MAX:
-            self._learned |= dear
+        """A task imported these modules, at that cost in seconds: preload the dear ones from now on, in this order."""
+        if len(self.preload) + len(self._learned) >= PRELOAD_MAX:
+            return
+        if dear := self._learner.note(imported, {*self.preload, *self.refused, *self._learned}):
+            self._learned |= dict.fromkeys(dear)
             self._renew()
 
     def prepare(self, functions: Iterable[bytes]) -> None:
