@@ -286,7 +286,6 @@ class Delivery:
             due.popleft()
             task_ids.append(task.task_id)
             if is_returned:
-                assert type(ending) is TaskReturned
                 returned.append(ending)
                 size += len(ending.payload) + 100
                 continue

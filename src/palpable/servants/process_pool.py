@@ -139,10 +139,11 @@ class ProcessPool:
 
     def learn(self, imported: dict[str, float]) -> None:
         """A task imported these modules, at that cost in seconds: preload the dear ones from now on, in this order."""
-        if len(self.preload) + len(self._learned) >= PRELOAD_MAX:
+        room = PRELOAD_MAX - len(self.preload) - len(self._learned)
+        if room <= 0:
             return
         if dear := self._learner.note(imported, {*self.preload, *self.refused, *self._learned}):
-            self._learned |= dict.fromkeys(dear)
+            self._learned |= dict.fromkeys(dear[:room])
             self._renew()
 
     def prepare(self, functions: Iterable[bytes]) -> None:

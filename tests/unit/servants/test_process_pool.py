@@ -90,6 +90,18 @@ async def _until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+def test_no_more_is_learned_than_there_is_room_for(pool: ProcessPool) -> None:
+    async def scenario() -> None:
+        await _start(pool)
+        pool.learn({f"m{number}": 1.0 for number in range(process_pool.PRELOAD_MAX + 5)})
+        pool.learn({"one_more": 1.0})
+        preloaded = Zygote.all[-1].settings.preload
+        assert preloaded == [f"m{number}" for number in range(process_pool.PRELOAD_MAX)]
+        pool.close()
+
+    asyncio.run(scenario())
+
+
 def test_zygotes_that_are_about_to_take_over_end_with_the_pool(pool: ProcessPool) -> None:
     async def run() -> None:
         first, second = await _begin_to_renew(pool)
