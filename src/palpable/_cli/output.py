@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -38,7 +37,11 @@ def has_colours() -> bool:
 
 def terminal_width() -> int | None:
     """Return the width of the terminal; None if stdout is not one, and lines can be as long as they like."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    import shutil  # it brings the modules of three compressors along
+
+    return shutil.get_terminal_size().columns
 
 
 def one_line(text: str) -> str:

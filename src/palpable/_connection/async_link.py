@@ -11,18 +11,22 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from itertools import chain, repeat
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from palpable._connection.address import Address
-from palpable._connection.dialing import CONNECT_SECONDS, Tls, certificates_in, tls_unreachable, unreachable
 from palpable._connection.incoming import Incoming
 from palpable._connection.inside import identity
+from palpable._connection.opening import CONNECT_SECONDS, unreachable
 from palpable._connection.outbox import Outbox
 from palpable._connection.pending import Pending
+from palpable._connection.tls_opening import certificates_in, tls_unreachable
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
 from palpable._wire.messages import ServerAnswer
 from palpable.units.task_exceptions import ServerError, ServerUnreachable
+
+if TYPE_CHECKING:
+    from palpable._connection.dialing import Tls
 
 
 class AsyncLink(asyncio.Protocol):

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import socket
-import ssl
-import struct
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from palpable._connection.address import Address, default_address, resolve
+from palpable._connection.address import Address, resolve
 from palpable._connection.connection import Connection
 from palpable._connection.inside import identity
+from palpable._connection.opening import CONNECT_SECONDS, open_socket, unreachable
 from palpable._connection.reconnecting import Again, Proven
-from palpable._connection.tls_stream import TlsStream
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
 from palpable.units.task_exceptions import PalpableError, ServerError, ServerUnreachable
 
-CONNECT_SECONDS = 10.0
-"""How long a connection, TLS, and the handshake may take, each."""
+if TYPE_CHECKING:
+    import ssl
 
-Tls = bool | str | os.PathLike[str] | ssl.SSLContext | None
+    from palpable._connection.tls_stream import TlsStream
+
+    Tls = bool | str | os.PathLike[str] | ssl.SSLContext | None
 
 
 def check_tls(address: Address, tls: Tls) -> Tls:
@@ -35,7 +33,7 @@ def check_tls(address: Address, tls: Tls) -> Tls:
     """
     if tls is None or tls is False:
         return True if address.is_tls else None
-    if not isinstance(tls, bool | str | os.PathLike | ssl.SSLContext):
+    if not isinstance(tls, bool | str | os.PathLike) and not _is_context(tls):
         raise TypeError(f"tls must be True, the path of a certificate file, or an ssl.SSLContext, not {tls!r}")
     if address.path:
         raise ValueError(f"tls is for TCP; {address.url} is a Unix socket, which never leaves this machine")
@@ -43,6 +41,12 @@ def check_tls(address: Address, tls: Tls) -> Tls:
         with open(tls, "rb"):
             pass
     return tls
+
+
+def _is_context(tls: object) -> bool:
+    import ssl  # who has a context has imported it
+
+    return isinstance(tls, ssl.SSLContext)
 
 
 def dial(address: Address, authkey: bytes, tls: Tls = None, again: Again | None = None) -> Connection:
@@ -95,116 +99,11 @@ def prove(address: Address, authkey: bytes, tls: Tls = None) -> Proven:
         ServerUnreachable: nobody listens there, or the connection broke.
         AuthenticationFailed, VersionMismatch, ServerError: somebody listens, and it is not our server, or refuses us.
     """
-    if isinstance(tls, str | os.PathLike):
-        pinned = certificates_in(tls)
-        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-        stream = _open_tls(address, anyone)
-        if stream.certificate() not in pinned:
-            # Nothing was said to it yet. Ask anew, in full.
-            stream.close()
-            stream = _open_tls(address, ssl.create_default_context(cafile=os.fspath(tls)))
-    elif tls:
-        stream = _open_tls(address, ssl.create_default_context() if tls is True else tls)
-    else:
-        return _prove(_open(address), address, authkey)
-    return _prove(stream, address, authkey)
+    if not tls:
+        return _prove(open_socket(address), address, authkey)
+    from palpable._connection.tls_opening import open_trusted
 
-
-def _open(address: Address) -> socket.socket:
-    sock: socket.socket | None = None
-    try:
-        if address.path:
-            sock = _OwnSocket(socket.AF_UNIX, socket.SOCK_STREAM)
-            _connect_unix(sock, address.path)
-        else:
-            sock = _connected_tcp(address.host, address.port)
-            # Frames are whole and sent at once; to hold one back for the next would only delay it.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A server machine that is gone says nothing; the kernel asks after it and breaks the connection.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return sock
-    except BaseException as error:
-        if sock is not None:
-            sock.close()
-        if isinstance(error, OSError):
-            raise unreachable(address, error) from None
-        raise
-
-
-class _OwnSocket(socket.socket):
-    """A socket that is closed when it is dropped.
-
-    A Ctrl-C may come between any two steps from here to where a client keeps its connection, and drop what was made
-    until then; no `except` is around all of them.
-    """
-
-    __slots__ = ()
-    __del__ = socket.SocketType.close
-    """That of C: it needs nothing that `__init__` sets, and no Ctrl-C comes in between."""
-
-
-def _connected_tcp(host: str, port: int) -> socket.socket:
-    """Connect to the first address of that name where somebody listens."""
-    failure = OSError(f"the name {host!r} has no address")
-    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = _OwnSocket(family, kind, protocol)
-        try:
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(where)
-            return sock
-        except OSError as error:
-            sock.close()
-            failure = error
-    raise failure
-
-
-def _connect_unix(sock: socket.socket, path: str) -> None:
-    """Connect, and wait for our turn while more wait to be accepted than the server's queue holds."""
-    # With a timeout of Python's, `connect` would not wait but fail at once (EAGAIN): the kernel waits for room in the
-    # queue of a Unix socket only while it blocks, and this is the timeout that it knows.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(CONNECT_SECONDS), 0))
-    try:
-        sock.connect(path)
-    except ConnectionRefusedError:
-        _wait_while_it_is_made(path)
-        sock.connect(path)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
-    sock.settimeout(CONNECT_SECONDS)
-
-
-def _wait_while_it_is_made(path: str) -> None:
-    """Return when no server is between making the socket's file there and listening on it.
-
-    Whoever waits for the file to appear connects in between. A server holds the folder meanwhile (`listener.py`).
-    """
-    try:
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return  # we may not read it; then there is nothing to wait for
-    try:
-        deadline = time.monotonic() + CONNECT_SECONDS
-        while time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                return fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            time.sleep(0.001)
-    finally:
-        os.close(folder)
-
-
-def _open_tls(address: Address, context: ssl.SSLContext) -> TlsStream:
-    sock = _open(address)
-    try:
-        stream = TlsStream(sock, context, address.host)
-        stream.shake_hands(CONNECT_SECONDS)
-        return stream
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, ssl.SSLError):
-            raise tls_unreachable(address, error) from None
-        if isinstance(error, OSError):
-            raise unreachable(address, error) from None
-        raise
+    return _prove(open_trusted(address, tls), address, authkey)
 
 
 def _prove(stream: socket.socket | TlsStream, address: Address, authkey: bytes) -> Proven:
@@ -240,7 +139,7 @@ def _recv(stream: socket.socket | TlsStream, deadline: float) -> bytes:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("it did not answer the handshake")
-        has_more = isinstance(stream, TlsStream) and stream.has_more
+        has_more = not isinstance(stream, socket.socket) and stream.has_more
         if not has_more and not wait_until_ready((stream,), (), left):
             continue
         try:
@@ -257,54 +156,3 @@ def _send_all(stream: socket.socket | TlsStream, data: bytearray) -> None:
     sent = 0
     while sent < len(data):
         sent += stream.send(data[sent:])
-
-
-def certificates_in(path: str | os.PathLike[str]) -> set[bytes]:
-    """Return the certificates (DER) in a PEM file."""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    with open(path, encoding="ascii", errors="replace") as file:
-        text = file.read()
-    found: set[bytes] = set()
-    for part in text.split(begin)[1:]:
-        body, separator, _ = part.partition(end)
-        if separator:
-            found.add(ssl.PEM_cert_to_DER_cert(f"{begin}{body}{end}"))
-    return found
-
-
-def tls_unreachable(address: Address, error: ssl.SSLError) -> ServerUnreachable:
-    """Return what to raise when there is no TLS with a server that we may trust."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = (
-            f"its certificate is not trusted: {error.verify_message}. For a self-signed one pass its file, "
-            f"tls='server.crt' or --tls server.crt; for one of your own authority, that one's."
-        )
-    else:
-        why = f"no TLS with it: {error.reason or error}. Does it listen without TLS?"
-    return ServerUnreachable(f"no server at {address}: {why}", address=address.url)
-
-
-def unreachable(address: Address, error: OSError) -> ServerUnreachable:
-    """Return what to raise when nobody answers, with what to do about it."""
-    if isinstance(error, FileNotFoundError):
-        why = f"there is no socket file {address.path}. {_how_to_start(address)}, or check the path."
-    elif isinstance(error, ConnectionRefusedError):
-        why = f"nobody listens there. {_how_to_start(address)}, or check the address."
-    elif isinstance(error, TimeoutError):
-        why = f"no answer ({error}). Is the machine on, and the port open in its firewall?"
-    elif isinstance(error, PermissionError):
-        why = "this user may not open the socket. The server must run as the same user, or listen on TCP."
-    elif isinstance(error, socket.gaierror):
-        why = f"the name {address.host!r} is not known."
-    else:
-        why = f"{error.strerror or error}. Is a server running there?"
-        if isinstance(error, ConnectionResetError) and address.host and not address.is_tls:
-            why += f" One that wants TLS is at tls://{address.host}:{address.port}."
-    return ServerUnreachable(f"no server at {address}: {why}", address=address.url)
-
-
-def _how_to_start(address: Address) -> str:
-    with contextlib.suppress(PalpableError, OSError, ValueError):  # there can be no default server in such a folder
-        if address == default_address():
-            return "Start the server with `palpable serve`"
-    return "Start the server"

@@ -7,6 +7,7 @@ A zygote must have one thread. If a preloaded module has started another, it sta
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from _socket import socket  # without the enums of `socket`: cheaper
@@ -55,6 +56,7 @@ def main(control_fd: int, settings_fd: int) -> NoReturn:
     for name in COMMON_IMPORTS:
         import_module(name)
     before, own_fds = set(sys.modules), open_fds()
+    gc.enable()  # how much garbage others make when they are imported, nobody knows
     if settings.preload:
         huge_pages.reserve_arenas(huge_pages.PRELOADED_ARENAS_BYTES)
     try:

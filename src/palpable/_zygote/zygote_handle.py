@@ -16,10 +16,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from types import ModuleType
 
 import msgspec
 
+import palpable
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.messages import (
     EndProcess,
@@ -104,15 +105,15 @@ class ZygoteHandle:
         self._died: asyncio.Future[None] = self._loop.create_future()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._control.setblocking(False)
-        here = Path(__file__).resolve().parent
-        folders = {str(here.parent.parent), str(Path(msgspec.__file__).resolve().parent.parent)}
+        program = os.path.join(os.path.dirname(os.path.realpath(__file__)), "__main__.py")
+        folders = {_package_folder(palpable), _package_folder(msgspec)}
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
         environment = os.environ if environment is None else environment
         kept = {name: value for name, value in environment.items() if not name.startswith("PALPABLE_AUTHKEY")}
         self._mark = f"{os.getpid()}-{self._settings.name}"
         try:
             process = subprocess.Popen(
-                [sys.executable, *flags, "-P", str(here / "__main__.py"), str(theirs.fileno()), "-1", *sorted(folders)],
+                [sys.executable, *flags, "-P", program, str(theirs.fileno()), "-1", *sorted(folders)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in a terminal is for the server alone
@@ -138,6 +139,11 @@ class ZygoteHandle:
     def pid(self) -> int | None:
         """The zygote's pid; None before it was started."""
         return self._process.pid if self._process else None
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether its imports were done at some time, so that it could fork."""
+        return self._ready is not None
 
     def is_stale(self) -> bool:
         """Whether a file of a preloaded module has changed since; not of installed modules. Costs a `stat` each."""
@@ -319,3 +325,8 @@ class ZygoteHandle:
         except OSError:
             return False
         return self._read()
+
+
+def _package_folder(package: ModuleType) -> str:
+    """Return the folder from which a package was imported."""
+    return os.path.dirname(os.path.dirname(os.path.realpath(str(package.__file__))))

@@ -67,7 +67,7 @@ def _open_unix(path: str) -> socket.socket:
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_CLOEXEC)
     try:
         # Against two servers that find the same stale file: the second would unlink the socket of the first. And a
-        # client that finds the file before we listen waits for its folder (`dialing.py`).
+        # client that finds the file before we listen waits for its folder (`_connection/opening.py`).
         fcntl.flock(folder, fcntl.LOCK_EX)
         return _replace_unix(path)
     finally:

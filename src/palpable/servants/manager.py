@@ -118,10 +118,9 @@ class Manager(Servant):
     def start(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        zygote_count = max(1, min(self.settings.num_workers, usable_cores()))
         self.pool = ProcessPool(
             self._make_zygote_settings,
-            zygote_count,
+            min(self.settings.num_workers, usable_cores()),
             self.settings.preload,
             on_exited=self.messages.on_exited,
             environment=task_environment(self.settings.num_workers, self.settings.server_id),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -201,6 +200,8 @@ def set_aside_spool(path: str, number: int) -> str:
     Args:
         number: no other content set aside has it.
     """
+    import shutil  # rarely needed, and it brings the modules of three compressors along
+
     aside = f"{path}.{number}"
     try:
         shutil.copyfile(path, aside)

@@ -22,9 +22,12 @@ from palpable.servants.process_link import ProcessLink
 
 logger = logging.getLogger("palpable.server")
 
+CORES_PER_ZYGOTE = 2
+"""To fork is a fifth of the work for a small task, so one zygote forks for two cores that run tasks. With one for each,
+these two get in each other's way."""
 RESPAWN_SECONDS = 0.2
-"""Before a zygote that died, or could not be started, is replaced: one that can't start must not be started in a tight
-loop."""
+"""Before a zygote that died before it was ready, or could not be started, is replaced: one that can't start must not be
+started in a tight loop."""
 START_SECONDS = 60.0
 """Until the first zygote must be ready."""
 START_TRIES = 5
@@ -46,7 +49,7 @@ class ProcessPool:
 
     Args:
         make_settings: returns the settings for a new zygote, given what it shall preload.
-        zygote_count: how many zygotes; one for each core that runs tasks.
+        cores: how many run tasks; decides how many zygotes there are.
         on_exited: called with the link of a process that is gone, and how it ended. None: its zygote was killed.
         environment: of zygotes and tasks.
     """
@@ -54,7 +57,7 @@ class ProcessPool:
     def __init__(
         self,
         make_settings: Callable[[list[str]], ZygoteSettings],
-        zygote_count: int,
+        cores: int,
         preload: list[str],
         on_exited: Callable[[ProcessLink, ProcessExit | None], None],
         environment: Mapping[str, str],
@@ -72,7 +75,7 @@ class ProcessPool:
         self._ready_next: set[ZygoteHandle] = set()
         self._generation_wants: dict[str, None] = {}
         """What the next generation is to have learned."""
-        self._zygote_count = zygote_count
+        self._zygote_count = max(1, -(-cores // CORES_PER_ZYGOTE))
         self._idle: dict[ZygoteHandle, deque[tuple[int, socket.socket, str]]] = {}
         self._links: dict[ZygoteHandle, dict[int, ProcessLink]] = {}
         self._wanting: deque[ProcessLink] = deque()
@@ -343,7 +346,10 @@ class ProcessPool:
         if was_wanted and not self._is_closing:
             logger.error("zygote %s died; it is replaced, its %d tasks are reported", zygote.pid, len(links))
             self._on_failed_start(f"{START_TRIES} ended before one was ready")
-            self._respawn_soon()
+            if zygote.was_ready:
+                self._respawn()
+            else:
+                self._respawn_soon()
 
     def _respawn_soon(self) -> None:
         asyncio.get_running_loop().call_later(RESPAWN_SECONDS, self._respawn)

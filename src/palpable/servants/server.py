@@ -37,7 +37,15 @@ START_SECONDS = 60.0
 """How long a server may take until it listens, or says that it is still reading its store."""
 RETENTION_SECONDS, DURABLE_RETENTION_SECONDS = 60.0, 86_400.0
 """How long finished tasks are kept: for a client that asks soon, or that comes back after the server was down."""
-_BOOT = "import sys; sys.path.insert(0, sys.argv[2]); from palpable.servants.server_process import main; main()"
+_BOOT = """
+import gc, sys
+gc.disable()  # until the imports are done: see `collect_rarely`
+sys.path.insert(0, sys.argv[2])
+from palpable._wire.lean_msgspec import import_msgspec
+import_msgspec()
+from palpable.servants.server_process import main
+main()
+"""
 
 
 class Server(Servant):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from palpable.servants.process_link import ProcessLink
-from palpable.servants.process_usage import usage_of
 from palpable.servants.servant import Servant
 
 
@@ -35,6 +34,8 @@ class Worker(Servant):
     @property
     def status(self) -> dict[str, Any]:
         """Return the worker's name, and its process with CPU and memory; a free worker has no process."""
+        from palpable.servants.process_usage import usage_of  # with psutil, a tenth of a server's start
+
         link = self.link
         usage = usage_of(link.pid) if link is not None and link.pid is not None else None
         return {

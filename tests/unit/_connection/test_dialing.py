@@ -16,9 +16,9 @@ from types import FrameType
 import pytest
 
 from palpable import Client
-from palpable._connection import dialing
 from palpable._connection.address import Address
-from palpable._connection.dialing import prove, unreachable
+from palpable._connection.dialing import prove
+from palpable._connection.opening import open_socket, unreachable
 from palpable.units.task_exceptions import ServerUnreachable
 from support.fake_server import FakeServer
 from support.wait import wait_until
@@ -110,7 +110,7 @@ def test_a_ctrl_c_at_any_step_of_connecting_leaves_no_socket_behind(
             assert interrupt_each_step(client._get_connection) > 50
         with socket.create_server(("127.0.0.1", 0), backlog=100) as tcp:
             address = Address(host="127.0.0.1", port=tcp.getsockname()[1])
-            assert interrupt_each_step(lambda: dialing._open(address)) > 2
+            assert interrupt_each_step(lambda: open_socket(address)) > 2
     finally:
         gc.enable()
     gc.collect()

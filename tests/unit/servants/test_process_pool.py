@@ -27,7 +27,7 @@ class Zygote:
     def __init__(self, settings: ZygoteSettings, *, on_ready: Any, on_died: Any, **others: Any) -> None:
         self.settings, self.on_ready, self.on_died = settings, on_ready, on_died
         self.pid: int | None = None
-        self.is_closed = self.is_killed = self.has_changed_files = False
+        self.is_closed = self.is_killed = self.has_changed_files = self.was_ready = False
 
     def start(self, environment: Mapping[str, str]) -> None:
         if Zygote.failures:
@@ -41,6 +41,7 @@ class Zygote:
 
     def ready(self) -> None:
         assert self.pid is not None
+        self.was_ready = True
         self.on_ready(ZygoteReady(pid=self.pid))
 
     def keep_alive(self, count: int) -> None:
@@ -61,7 +62,8 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> ProcessPool:
     Zygote.all, Zygote.failures = [], 0
     monkeypatch.setattr(process_pool, "RESPAWN_SECONDS", 0.0)
     monkeypatch.setattr(process_pool, "ZygoteHandle", Zygote)
-    return ProcessPool(_settings, 2, [], lambda link, how: None, {})
+    """One with two zygotes."""
+    return ProcessPool(_settings, 2 * process_pool.CORES_PER_ZYGOTE, [], lambda link, how: None, {})
 
 
 def _settings(preload: list[str]) -> ZygoteSettings:
@@ -206,5 +208,30 @@ def test_one_that_is_never_ready_ends_with_the_attempt_to_start(
         with pytest.raises(NoZygote, match=r"within 0\.01 seconds"):
             await pool.start()
         assert all(zygote.is_killed for zygote in Zygote.all)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("cores", "zygotes"), [(1, 1), (2, 1), (3, 2), (4, 2), (64, 32)])
+def test_a_zygote_forks_for_two_cores(pool: ProcessPool, cores: int, zygotes: int) -> None:
+    async def run() -> None:
+        others = ProcessPool(_settings, cores, [], lambda link, how: None, {})
+        await _start(others)
+        assert len(others.describe()["zygotes"]) == zygotes
+
+    asyncio.run(run())
+
+
+def test_one_that_served_is_replaced_at_once_and_one_that_never_did_after_a_while(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        served, _ = await _start(pool)
+        monkeypatch.setattr(process_pool, "RESPAWN_SECONDS", 0.05)
+        served.on_died()
+        successor = Zygote.all[2]
+        successor.on_died()
+        assert len(Zygote.all) == 3
+        await _until(lambda: len(Zygote.all) == 4)
 
     asyncio.run(run())
