@@ -514,6 +514,8 @@ class TaskEnded(Message, frozen=True, tag="ended"):
     """Wall time the task took, as its process saw it."""
     imported: dict[str, float] = {}
     """Installed modules that this task imported anew, with the seconds that cost (see `import_costs`)."""
+    searched: list[str] = []
+    """Modules of its program that it had to search for (see `prepared_modules`)."""
     output_from: Bytes = 0
     """Worker mode: what this task printed is in the spool file from this byte"""
     output_to: Bytes = 0

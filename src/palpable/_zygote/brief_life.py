@@ -74,8 +74,8 @@ def make_life(
     token_address = reserve_variable(b"PALPABLE_TASK_TOKEN")
     os.environb[b"PALPABLE_ATTEMPT"] = b"1"
     messenger = Messenger("", 1, None, "", process.get_connection, process.send)
-    clock, lock = process.clock, process.lock
-    load_plain, load_named, load_module = copy_of(loads_plain), copy_of(loads_named), process.prepared.load
+    clock, prepared, lock = process.clock, process.prepared, process.lock
+    load_plain, load_named, load_module = copy_of(loads_plain), copy_of(loads_named), prepared.load
     flush, set_current = copy_of(output.flush), copy_of(set_current_messenger)
 
     trial_size = len(trial)
@@ -136,8 +136,13 @@ def make_life(
             except BaseException as error:
                 ended = process.failure(order.task_id, error)
             else:
-                imported = clock.take_costs() if clock.costs else {}
-                ended = TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
+                ended = TaskEnded(
+                    task_id=order.task_id,
+                    is_successful=True,
+                    payload=payload,
+                    imported=clock.take_costs() if clock.costs else {},
+                    searched=prepared.take_searched() if prepared.searched else [],
+                )
             if getpid() != pid:
                 process.leave_child()
             flush()

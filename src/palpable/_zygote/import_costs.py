@@ -1,4 +1,4 @@
-"""What the imports of a task cost, so that the dear ones can be preloaded.
+"""What the imports of a task cost, so that the dear ones can be preloaded, and the others made ready.
 
 Runs in: installed in the zygote, after its own imports; at work in task processes.
 
@@ -16,8 +16,8 @@ import os
 import sys
 import sysconfig
 import time
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -34,9 +34,13 @@ class ImportClock:
     alone would not bring it along), and not if it comes along with another one: those are hundreds, and cost nothing
     once the one that brings them is there. Of this package too, since a program's modules often hold both the
     functions it runs as tasks and the client that submits them.
+
+    Args:
+        on_searched: called with the name of any other module that was found in a plain source file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_searched: Callable[[str], None] = lambda name: None) -> None:
+        self.on_searched = on_searched
         self.costs: dict[str, float] = {}
         """The seconds spent on each, by name, in the order in which their imports began."""
         self._folders = installed_folders()
@@ -59,6 +63,8 @@ class ImportClock:
             if spec is not None:
                 if spec.origin and (spec.origin.startswith(self._folders) or name.startswith(OWN_PREFIX)):
                     self._measure(name, spec.loader)
+                elif type(spec.loader) is SourceFileLoader:
+                    self.on_searched(name)
                 return spec
         return None
 

@@ -47,6 +47,7 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
     """
     read, write, end_of_output, flush = os.read, os.write, output.end, output.flush
     orders, functions, clock, atoms = process.orders, process.functions, process.clock, ATOMS
+    prepared = process.prepared
     enter_environment, attempt = process.enter_environment, process.attempt
     running: TaskOrder | None = None
     started_at = 0.0
@@ -127,6 +128,7 @@ def keep_running(process: TaskProcess, claim_fd: int, return_fd: int) -> NoRetur
             and process.said == process.heard
             and process.connection is None
             and not clock.costs
+            and not prepared.searched
         ):
             # Another thread may say something or make a connection just now, which changes nothing: what must be heard
             # in order is the ends of tasks, and these come from here.

@@ -1,15 +1,19 @@
-"""Modules of functions that tasks name, made ready in the zygote as far as nothing of them has to run.
+"""Modules of programs, made ready in the zygote as far as nothing of them has to run.
 
-Runs in: the zygote (`prepare`) and the task process (`load`).
+Runs in: the zygote (`prepare`) and the task process (`load`, and as a finder of the import system).
 
 To import a module a task process has to search for it, read it and make an object for it: 0.5 ms, most of it because
 all that the import system writes to lies in memory that is copied first. So the zygote does that beforehand for the
 modules that the server names, and a task only runs their code. Every task still runs it itself, as it would without
 this: the zygote runs nothing of the user's, and nothing of a module is older than the task.
 
-What was found may be out of date when a task needs it. So `load` asks the system for the times of the file and of all
-folders where the module could also be, as the import system does. It leaves the import to that if the file has changed,
-if a folder has and now holds something that would be found before, or if the task has changed where is searched.
+The server names the module of a function as soon as it is told of that; for these, `load` does without the import
+system. What such a module imports in turn the tasks find out: what one of them had to search for, and could have been
+ready, it says at its end (`searched`). From then on the import system finds it here (`find_spec`).
+
+What was found may be out of date when a task needs it. So the system is asked for the times of the file and of all
+folders where the module could also be, as the import system does. All is left to that if the file has changed, if a
+folder has and now holds something that would be found before, or if the task has changed where is searched.
 
 Not prepared is what the import system does not find in a plain source file: namespace packages, extension modules,
 archives, what finders of other libraries find.
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -35,6 +39,8 @@ from typing import Any, NamedTuple
 
 MAX_PREPARED = 200
 """Each makes every fork a little dearer."""
+MAX_SEARCHED = 100
+"""Names that a task says at once."""
 
 
 class _Prepared(NamedTuple):
@@ -45,9 +51,10 @@ class _Prepared(NamedTuple):
     """The file and its modification time in ns."""
     folders: tuple[tuple[str, int, tuple[str, ...]], ...]
     """Where was searched: each folder, its modification time, and what would be found there before the file."""
-    path: list[str] | None
-    """A copy of where was searched: `sys.path`, or None if that of a package."""
-    parent: str
+    path: list[str]
+    """A copy of where was searched: `sys.path`, or `__path__` of the package."""
+    cwd: str
+    """The current folder, if that was searched by being the current one; else empty."""
     name: str
     """Within its package."""
 
@@ -65,17 +72,32 @@ class PreparedModules:
         self._import_module = import_module
         self._ready: dict[str, _Prepared] = {}
         self._chains: dict[str, tuple[str, ...]] = {}
+        """Of each module that was named: which ones are to be run for it, in order."""
+        self.searched: list[str] = []
+        """What the task had to search for, and is not known to be unfit."""
+
+    def take_searched(self) -> list[str]:
+        """Return what was searched for since the last call."""
+        searched, self.searched = self.searched, []
+        return searched
+
+    def note_searched(self, name: str) -> None:
+        """A task has found this module of its program in a plain source file, by searching."""
+        if name not in self._chains and len(self.searched) < MAX_SEARCHED:
+            self.searched.append(name)
 
     def prepare(self, name: str) -> None:
         """Make the module and the packages it is in ready, as far as they are fit for it. Never raises."""
         names = name.split(".")
         chain = [".".join(names[: count + 1]) for count in range(len(names))]
         self._chains[name] = ()
-        with suppress(Exception):  # whatever is wrong with it, the task that imports it is told
+        try:
             for one in chain:
-                if one not in sys.modules and not self._is_ready(one) and not self._prepare(one):
+                if one not in sys.modules and not self._is_ready(one, self._where(one)) and not self._prepare(one):
                     return
             self._chains[name] = tuple(one for one in chain if one not in sys.modules)
+        except Exception:  # whatever is wrong with it, the task that imports it is told; and it may be mended
+            del self._chains[name]
 
     def forget(self, name: str) -> None:
         """Let go of that module, as if it had never been prepared."""
@@ -94,9 +116,11 @@ class PreparedModules:
         for one in self._chains.get(name, ()):
             if one in modules:  # the package that it is in has imported it
                 continue
-            if not self._is_ready(one):
+            parent = one.rpartition(".")[0]
+            if not self._is_ready(one, getattr(modules.get(parent), "__path__", None) if parent else sys.path):
                 break
-            module, code, _, _, _, parent, last = self._ready[one]
+            prepared = self._ready[one]
+            module, code = prepared.module, prepared.code
             modules[one] = module
             try:
                 exec(code, module.__dict__)
@@ -105,12 +129,39 @@ class PreparedModules:
                 raise
             module.__spec__._initializing = False  # type: ignore[union-attr]
             if parent in modules:
-                setattr(modules[parent], last, modules[one])  # it may have put something else in its own place
+                setattr(modules[parent], prepared.name, modules[one])  # it may have put something else in its own place
         return modules[name] if name in modules else self._import_module(name)
 
-    def _is_ready(self, name: str) -> bool:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return how to import the module, if it is ready: with the module and the code that are here."""
+        prepared = self._ready.get(name)
+        if prepared is None:
+            return None
+        if not self._is_ready(name, sys.path if path is None else path):
+            with suppress(OSError):
+                if os.stat(prepared.source[0]).st_mtime_ns != prepared.source[1] and name not in self.searched:
+                    self.searched.append(name)  # the next task shall find it ready again
+            return None
+        spec, module, code = prepared.module.__spec__, prepared.module, prepared.code
+        assert spec is not None
+        loader: Any = spec.loader
+
+        def get_code(_name: str) -> CodeType:
+            del loader.get_code, loader.create_module  # it is as it was, also for whoever looks at it later
+            return code
+
+        loader.create_module, loader.get_code = lambda _spec: module, get_code
+        return spec
+
+    def _is_ready(self, name: str, path: object) -> bool:
+        """Whether a search in `path` would give now what is here."""
         ready = self._ready.get(name)
-        if ready is None or (ready.path is not None and ready.path != sys.path):
+        if (
+            ready is None
+            or ready.path != path
+            or "__builtins__" in ready.module.__dict__  # its code has run already, and was thrown away
+            or (ready.cwd and ready.cwd != os.getcwd())
+        ):
             return False
         stat = os.stat
         try:
@@ -124,21 +175,27 @@ class PreparedModules:
             return False
         return True
 
+    def _where(self, name: str) -> list[str] | None:
+        """Return where the module is searched for; None if that is no list of folders."""
+        parent = name.rpartition(".")[0]
+        if not parent:
+            return sys.path
+        package = self._ready[parent].module if parent in self._ready else sys.modules[parent]
+        path = getattr(package, "__path__", None)
+        return path if type(path) is list else None
+
     def _prepare(self, name: str) -> bool:
         if len(self._ready) >= MAX_PREPARED and name not in self._ready:
             return False
         parent, _, last = name.rpartition(".")
-        path: list[str] | None = None
-        if parent:
-            package = self._ready[parent].module if parent in self._ready else sys.modules[parent]
-            path = package.__spec__.submodule_search_locations if package.__spec__ else None
-            if type(path) is not list:
-                return False
-        spec = self._find(name, path)
+        path = self._where(name)
+        if path is None:
+            return False
+        spec = self._find(name, path if parent else None)
         loader = spec.loader if spec is not None else None
         if spec is None or type(loader) is not SourceFileLoader or spec.origin is None:
             return False
-        folders = _folders_until(sys.path if path is None else path, spec, last)
+        folders = _folders_until(path, spec, last)
         if folders is None:
             return False
         source = spec.origin, os.stat(spec.origin).st_mtime_ns
@@ -147,15 +204,14 @@ class PreparedModules:
             return False
         module = module_from_spec(spec)
         spec._initializing = True  # type: ignore[attr-defined]  # for the message of an import that goes in a circle
-        self._ready[name] = _Prepared(
-            module, code, source, folders, sys.path.copy() if path is None else None, parent, last
-        )
+        cwd = os.getcwd() if "" in path else ""
+        self._ready[name] = _Prepared(module, code, source, folders, path.copy(), cwd, last)
         return True
 
     def _find(self, name: str, path: list[str] | None) -> ModuleSpec | None:
         """Find the module as the import system would; None also if anything but a search of folders finds it."""
         for finder in sys.meta_path:
-            if finder in self._own_finders:
+            if finder is self or finder in self._own_finders:
                 continue
             find_spec = getattr(finder, "find_spec", None)
             if find_spec is None:

@@ -80,6 +80,7 @@ class TaskProcess:
         self._environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
         self.clock = clock
         self.prepared = PreparedModules((clock,), import_module)
+        clock.on_searched = self.prepared.note_searched
         self.connection: Connection | None = None
         self.lock = Lock()
         self.pid = 0
@@ -192,8 +193,13 @@ class TaskProcess:
         """Return what there is to say of a task, given what `attempt` returned."""
         if isinstance(payload, TaskEnded):
             return payload
-        imported = self.clock.take_costs() if self.clock.costs else {}
-        return TaskEnded(task_id=order.task_id, is_successful=True, payload=payload, imported=imported)
+        return TaskEnded(
+            task_id=order.task_id,
+            is_successful=True,
+            payload=payload,
+            imported=self.clock.take_costs(),
+            searched=self.prepared.take_searched(),
+        )
 
     def messenger(self, order: TaskOrder, deadline: float | None) -> Messenger:
         """Return what the code of a task may ask for.
@@ -297,6 +303,7 @@ class TaskProcess:
             traceback=pickled.traceback,
             error_bases=error_bases,
             imported=self.clock.take_costs(),
+            searched=self.prepared.take_searched(),
         )
 
     def exit(self, request: SystemExit) -> NoReturn:

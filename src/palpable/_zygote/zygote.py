@@ -109,6 +109,7 @@ class Zygote:
             (os_calls.enable_gc, ()),
         ]
         self._task_process = TaskProcess(self._clock)
+        sys.meta_path.insert(0, self._task_process.prepared)
         trial = trial_frame()
         rehearse(self._task_process, trial)
         self._fork_process = hot_memory.copy_of(os_calls.fork)
@@ -183,6 +184,7 @@ class Zygote:
             else:
                 for name in message.modules:
                     self._task_process.prepared.prepare(name)
+                gc.freeze()  # else the collector of each task looks through these, and so copies them
 
     def _send(self, message: Any, fds: bytes = b"") -> None:
         """Send, however long it takes: the server always reads. `fds` travel with the first byte."""

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from palpable._wire.function_forms import module_of
 from palpable._wire.messages import ProcessExit, ZygoteReady
 from palpable._zygote.settings import ZygoteSettings
 from palpable._zygote.zygote_handle import ZygoteHandle
@@ -37,7 +36,7 @@ STALE_SECONDS = 1.0
 PRELOAD_MAX = 40
 """Modules preloaded by themselves at most; each makes every fork dearer."""
 PREPARED_MAX = 200
-"""Modules of named functions that zygotes are told of, about."""
+"""Modules of programs that zygotes are told of, about."""
 
 
 class NoZygote(RuntimeError):
@@ -85,7 +84,7 @@ class ProcessPool:
         self._learner = ImportLearner()
         self._learned: dict[str, None] = {}
         self._prepared: dict[str, None] = {}
-        """The modules that functions of tasks are in, in the order of their first appearance."""
+        """Modules of programs, in the order of their first appearance."""
         self._check_stale_at = 0.0
         self._first_ready: asyncio.Future[None] | None = None
         self._failed_starts = 0
@@ -149,13 +148,14 @@ class ProcessPool:
             self._learned |= dict.fromkeys(dear[:room])
             self._renew()
 
-    def prepare(self, functions: Iterable[bytes]) -> None:
-        """Tasks will run these functions: have the zygotes make ready the modules that they are in."""
-        named = list(dict.fromkeys(name for name in map(module_of, functions) if name))
-        if named and len(self._prepared) < PREPARED_MAX:
-            self._prepared.update(dict.fromkeys(named))
+    def prepare(self, modules: Iterable[str]) -> None:
+        """Tasks will import these: have the zygotes make them ready, also if that was done, since files change."""
+        known = self._prepared
+        names = [name for name in dict.fromkeys(modules) if name in known or len(known) < PREPARED_MAX]
+        if names:
+            known.update(dict.fromkeys(names))
             for zygote in self._zygotes:
-                zygote.prepare_modules(named)
+                zygote.prepare_modules(names)
 
     @property
     def idle_count(self) -> int:

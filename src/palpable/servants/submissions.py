@@ -16,6 +16,7 @@ from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_record import TaskRecord
 from palpable._core.task_state import State
 from palpable._wire.blake2 import digest_of
+from palpable._wire.function_forms import module_of
 from palpable._wire.messages import RequestFailed, SubmitTasks, TaskOptions, TaskRequest
 from palpable.servants.delivery import Peer
 from palpable.servants.manager import FULL_MESSAGE, Manager
@@ -72,7 +73,7 @@ class Submissions:
             return
         if request.functions:
             manager.functions.add(peer.connection_id, request.functions)
-            manager.pool.prepare(request.functions.values())
+            manager.pool.prepare(filter(None, map(module_of, request.functions.values())))
         keys = [task.function_key for task in new]
         for key in set(keys):
             if key:

@@ -67,6 +67,8 @@ class TaskMessages:
                     self._collect_output(link, message)
                 if message.imported:
                     self._manager.pool.learn(message.imported)
+                if message.searched:
+                    self._manager.pool.prepare(message.searched)
                 continue
             if endings:  # what it asks for next concerns the task after these
                 self._manager.handle(events.TasksEnded(link.runner_id, endings))

@@ -93,3 +93,21 @@ def test_what_a_client_needs_of_this_package_is_noted_too() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert "palpable.units.client" in done.stdout.split()
+
+
+def test_modules_of_a_program_are_named_and_not_measured(
+    installed: Path, tmp_path: Path, clock: ImportClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    (program / "ic_parts").mkdir(parents=True)
+    (program / "ic_spaces").mkdir()
+    (program / "ic_parts" / "__init__.py").write_text("")
+    (program / "ic_parts" / "one.py").write_text("import ic_installed, ic_spaces.two")
+    (program / "ic_spaces" / "two.py").write_text("")
+    (installed / "ic_installed.py").write_text("")
+    monkeypatch.syspath_prepend(str(program))
+    names: list[str] = []
+    clock.on_searched = names.append
+    importlib.import_module("ic_parts.one")
+    assert names == ["ic_parts", "ic_parts.one", "ic_spaces.two"]
+    assert not clock.take_costs().keys() & set(names)

@@ -27,6 +27,7 @@ class Zygote:
     def __init__(self, settings: ZygoteSettings, *, on_ready: Any, on_died: Any, **others: Any) -> None:
         self.settings, self.on_ready, self.on_died = settings, on_ready, on_died
         self.pid: int | None = None
+        self.prepared: list[list[str]] = []
         self.is_closed = self.is_killed = self.has_changed_files = self.was_ready = False
 
     def start(self, environment: Mapping[str, str]) -> None:
@@ -46,6 +47,9 @@ class Zygote:
 
     def keep_alive(self, count: int) -> None:
         self.count = count
+
+    def prepare_modules(self, modules: list[str]) -> None:
+        self.prepared.append(modules)
 
     def close(self) -> None:
         self.is_closed = True
@@ -233,5 +237,34 @@ def test_one_that_served_is_replaced_at_once_and_one_that_never_did_after_a_whil
         successor.on_died()
         assert len(Zygote.all) == 3
         await _until(lambda: len(Zygote.all) == 4)
+
+    asyncio.run(run())
+
+
+def test_all_zygotes_are_told_what_to_make_ready_those_that_come_later_too(pool: ProcessPool) -> None:
+    async def run() -> None:
+        for zygote in (zygotes := await _start(pool)):
+            assert zygote.prepared == []
+        pool.prepare(["one", "two", "one"])
+        pool.prepare(["two"])  # its file has changed
+        assert [zygote.prepared for zygote in zygotes] == [[["one", "two"], ["two"]]] * 2
+        zygotes[0].on_died()
+        Zygote.all[2].ready()
+        assert Zygote.all[2].prepared == [["one", "two"]]
+
+    asyncio.run(run())
+
+
+def test_a_task_that_imports_ever_new_modules_does_not_fill_the_zygotes(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        monkeypatch.setattr(process_pool, "PREPARED_MAX", 3)
+        zygote, _ = await _start(pool)
+        pool.prepare(["one", "two"])
+        pool.prepare(["three"])
+        pool.prepare(["four", "one"])
+        pool.prepare(["five"])
+        assert zygote.prepared == [["one", "two"], ["three"], ["one"]]
 
     asyncio.run(run())
