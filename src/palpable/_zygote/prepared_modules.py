@@ -13,7 +13,8 @@ ready, it says at its end (`searched`). From then on the import system finds it 
 
 What was found may be out of date when a task needs it. So the system is asked for the times of the file and of all
 folders where the module could also be, as the import system does. All is left to that if the file has changed, if a
-folder has and now holds something that would be found before, or if the task has changed where is searched.
+folder has and now holds something that would be found before, or if the task has changed where is searched, or how:
+packages that check types, say, have what is imported after them changed on its way.
 
 Not prepared is what the import system does not find in a plain source file: namespace packages, extension modules,
 archives, what finders of other libraries find.
@@ -73,6 +74,8 @@ class PreparedModules:
         self._ready: dict[str, _Prepared] = {}
         self._chains: dict[str, tuple[str, ...]] = {}
         """Of each module that was named: which ones are to be run for it, in order."""
+        self._searchers: list[Any] = []
+        """What took part in the searches."""
         self.searched: list[str] = []
         """What the task had to search for, and is not known to be unfit."""
 
@@ -92,6 +95,7 @@ class PreparedModules:
         chain = [".".join(names[: count + 1]) for count in range(len(names))]
         self._chains[name] = ()
         try:
+            self._searchers = _searchers()
             for one in chain:
                 if one not in sys.modules and not self._is_ready(one, self._where(one)) and not self._prepare(one):
                     return
@@ -161,6 +165,7 @@ class PreparedModules:
             or ready.path != path
             or "__builtins__" in ready.module.__dict__  # its code has run already, and was thrown away
             or (ready.cwd and ready.cwd != os.getcwd())
+            or self._searchers != _searchers()
         ):
             return False
         stat = os.stat
@@ -222,6 +227,14 @@ class PreparedModules:
             if spec is not None:
                 return None
         return None
+
+
+def _searchers() -> list[Any]:
+    """Return all that has a say before a folder is searched, and what makes those that search it."""
+    try:
+        return [*sys.meta_path[: sys.meta_path.index(PathFinder)], *sys.path_hooks]
+    except ValueError:  # somebody else does that now
+        return [*sys.meta_path, *sys.path_hooks]
 
 
 def _folders_until(path: list[str], spec: ModuleSpec, name: str) -> tuple[tuple[str, int, tuple[str, ...]], ...] | None:

@@ -334,3 +334,40 @@ def test_a_module_with_a_mistake_is_tried_again_when_that_is_mended(folder: Path
     (folder / "pf_mended.py").write_text("VALUE = 1\n")
     prepare(finder, "pf_mended")
     assert finder.find_spec("pf_mended", None) is not None
+
+
+class Watcher:
+    """A finder that finds nothing, and could; as a hook it leaves each folder to the others."""
+
+    def __init__(self, path: str) -> None:
+        raise ImportError
+
+    @staticmethod
+    def find_spec(name: str, path: object, target: object = None) -> None:
+        return None
+
+
+@pytest.mark.parametrize("way", ["meta_path", "path_hooks"])
+def test_a_package_that_changes_how_is_searched_has_its_parts_searched_for(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch, read: list[str], way: str
+) -> None:
+    """As beartype and typeguard do."""
+    monkeypatch.setattr(sys, "path_hooks", [*sys.path_hooks])
+    (folder / "pf_checked").mkdir()
+    (folder / "pf_checked" / "__init__.py").write_text(f"import sys\nsys.{way}.insert(0, sys.modules['pf_watcher'])\n")
+    (folder / "pf_checked" / "part.py").write_text("")
+    monkeypatch.setitem(sys.modules, "pf_watcher", Watcher)  # type: ignore[arg-type]
+    prepare(finder, "pf_checked.part")
+    finder.load("pf_checked.part")
+    assert read == ["pf_checked", "pf_checked.part", "pf_checked.part"]
+
+
+def test_a_finder_behind_the_search_of_folders_changes_nothing(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch, read: list[str]
+) -> None:
+    """As six has one."""
+    (folder / "pf_early.py").write_text("")
+    prepare(finder, "pf_early")
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Watcher])
+    importlib.import_module("pf_early")
+    assert read == ["pf_early"]
