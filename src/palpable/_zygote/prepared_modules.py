@@ -40,8 +40,8 @@ from typing import Any, NamedTuple
 
 MAX_PREPARED = 200
 """Each makes every fork a little dearer."""
-MAX_SEARCHED = 100
-"""Names that a task says at once."""
+MAX_SEARCHED, MAX_NAME = 100, 255
+"""Names that a task says at once, and the length of one."""
 
 
 class _Prepared(NamedTuple):
@@ -86,7 +86,13 @@ class PreparedModules:
 
     def note_searched(self, name: str) -> None:
         """A task has found this module of its program in a plain source file, by searching."""
-        if name not in self._chains and len(self.searched) < MAX_SEARCHED:
+        if name not in self._chains:
+            self._say(name)
+
+    def _say(self, name: str) -> None:
+        # Whoever imports by a string may do so by any: the server is told of what an `import` can say.
+        is_plain = type(name) is str and len(name) <= MAX_NAME and all(map(str.isidentifier, name.split(".")))
+        if is_plain and len(self.searched) < MAX_SEARCHED and name not in self.searched:
             self.searched.append(name)
 
     def prepare(self, name: str) -> None:
@@ -143,8 +149,8 @@ class PreparedModules:
             return None
         if not self._is_ready(name, sys.path if path is None else path):
             with suppress(OSError):
-                if os.stat(prepared.source[0]).st_mtime_ns != prepared.source[1] and name not in self.searched:
-                    self.searched.append(name)  # the next task shall find it ready again
+                if os.stat(prepared.source[0]).st_mtime_ns != prepared.source[1]:
+                    self._say(name)  # the next task shall find it ready again
             return None
         spec, module, code = prepared.module.__spec__, prepared.module, prepared.code
         assert spec is not None

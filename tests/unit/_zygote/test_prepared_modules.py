@@ -317,7 +317,7 @@ def test_what_was_searched_for_is_said_once_and_not_if_it_is_known_to_be_unfit(
     folder: Path, finder: PreparedModules
 ) -> None:
     prepare(finder, "pf_unfit")
-    for name in ("pf_unfit", "pf_new", "pf_other"):
+    for name in ("pf_unfit", "pf_new", "pf_new", "pf_other", "pf-dashed", "pf_caf\udce9", "pf_" + "x" * 300):
         finder.note_searched(name)
     assert finder.take_searched() == ["pf_new", "pf_other"]
     assert finder.take_searched() == []
