@@ -603,7 +603,7 @@ class EndProcess(Message, frozen=True, tag="end"):
 
 
 class PrepareModules(Message, frozen=True, tag="prepare"):
-    """Tasks name functions of these modules: make ready what is needed to import them, without running any of it."""
+    """Tasks import these modules: make ready what is needed for that, without running any of it."""
 
     modules: list[str]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -41,18 +40,15 @@ def dumps_named(function: Any) -> bytes | None:
         return None
 
 
-def loads_named(data: bytes, import_module: Callable[[str], Any] = importlib.import_module) -> Any:
+def loads_named(data: bytes) -> Any:
     """Return the function named in `data`.
-
-    Args:
-        import_module: returns a module, imported if need be.
 
     Raises:
         ImportError, AttributeError: there is none of that name.
         BaseException: whatever importing its module raises.
     """
     module, _, qualname = data[1:].decode().partition("\0")
-    found = import_module(module)
+    found = importlib.import_module(module)
     for name in qualname.split("."):
         found = getattr(found, name)
     return found

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -36,10 +36,11 @@ class ImportClock:
     functions it runs as tasks and the client that submits them.
 
     Args:
-        on_searched: called with the name of any other module that was found in a plain source file.
+        on_searched: called with the name of any other module that a search of folders has found in a plain source
+            file, and with that file.
     """
 
-    def __init__(self, on_searched: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, on_searched: Callable[[str, str], None] = lambda name, origin: None) -> None:
         self.on_searched = on_searched
         self.costs: dict[str, float] = {}
         """The seconds spent on each, by name, in the order in which their imports began."""
@@ -63,8 +64,8 @@ class ImportClock:
             if spec is not None:
                 if spec.origin and (spec.origin.startswith(self._folders) or name.startswith(OWN_PREFIX)):
                     self._measure(name, spec.loader)
-                elif type(spec.loader) is SourceFileLoader:
-                    self.on_searched(name)
+                elif finder is PathFinder and type(spec.loader) is SourceFileLoader and spec.origin:
+                    self.on_searched(name, spec.origin)
                 return spec
         return None
 

@@ -27,7 +27,6 @@ import sys
 from collections import OrderedDict, deque
 from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
-from importlib import import_module
 from os import putenv
 from socket import AF_UNIX, SOCK_STREAM, socket, socketpair
 from threading import Lock, Thread
@@ -79,7 +78,7 @@ class TaskProcess:
         self._reader: FrameReader[Any] = FrameReader(ToTaskProcess)
         self._environ: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
         self.clock = clock
-        self.prepared = PreparedModules((clock,), import_module)
+        self.prepared = PreparedModules((clock,))
         clock.on_searched = self.prepared.note_searched
         self.connection: Connection | None = None
         self.lock = Lock()

@@ -17,7 +17,9 @@ import signal
 import sys
 import time
 from _socket import SCM_RIGHTS, SOL_SOCKET, socket, socketpair  # without the enums of `socket`: cheaper
+from collections import deque
 from collections.abc import Callable, Set
+from importlib.machinery import PathFinder
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any, NoReturn
 
@@ -71,13 +73,15 @@ class Zygote:
         self._clock = ImportClock()
         self._children = OwnChildren()
         self._keep_fds = keep_fds
+        self._unprepared: deque[str] = deque()
+        """Modules to be made ready, one a turn: others wait meanwhile."""
 
     def run(self, ready: ZygoteReady) -> NoReturn:
         """Make everything ready for forking, say so, and serve."""
         self._prepare()
         self._send(ready)
         while True:
-            if not self._brief_turn():
+            if self._unprepared or not self._brief_turn():
                 self._run_once()
 
     def _prepare(self) -> None:
@@ -109,7 +113,8 @@ class Zygote:
             (os_calls.enable_gc, ()),
         ]
         self._task_process = TaskProcess(self._clock)
-        sys.meta_path.insert(0, self._task_process.prepared)
+        if PathFinder in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(PathFinder), self._task_process.prepared)
         trial = trial_frame()
         rehearse(self._task_process, trial)
         self._fork_process = hot_memory.copy_of(os_calls.fork)
@@ -144,7 +149,8 @@ class Zygote:
         1. read what the server says,
         2. kill what got its time to end, and did not,
         3. report what ended,
-        4. fork what is missing.
+        4. fork what is missing,
+        5. make a module ready.
         """
         for fd, _ in self._poll.poll(self._wait_milliseconds()):
             if fd == self._child_signal.fd:
@@ -157,8 +163,13 @@ class Zygote:
             self._send(ProcessesExited(exits=exits))
         while self._books.count > len(self._books.alive) and self._fork_missing():
             pass
+        if self._unprepared:
+            self._task_process.prepared.prepare(self._unprepared.popleft())
+            gc.freeze()  # else the collector of each task looks through that, and so copies it
 
     def _wait_milliseconds(self) -> float | None:
+        if self._unprepared:
+            return 0.0
         moments = list(self._books.kill_at.values())
         if self._books.fork_again_at:
             moments.append(self._books.fork_again_at)
@@ -182,9 +193,7 @@ class Zygote:
             elif isinstance(message, EndProcess):
                 self._end(message)
             else:
-                for name in message.modules:
-                    self._task_process.prepared.prepare(name)
-                gc.freeze()  # else the collector of each task looks through these, and so copies them
+                self._unprepared.extend(message.modules)
 
     def _send(self, message: Any, fds: bytes = b"") -> None:
         """Send, however long it takes: the server always reads. `fds` travel with the first byte."""

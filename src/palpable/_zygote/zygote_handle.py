@@ -9,10 +9,12 @@ from __future__ import annotations
 import array
 import asyncio
 import logging
+import math
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -84,6 +86,7 @@ class ZygoteHandle:
         self._received_fds: deque[int] = deque()
         self._unsent = bytearray()
         self._ready: ZygoteReady | None = None
+        self._ready_at = math.inf
         self._process: subprocess.Popen[bytes] | None = None
         self._has_died = False
         self._alive: dict[int, str] = {}
@@ -141,9 +144,9 @@ class ZygoteHandle:
         return self._process.pid if self._process else None
 
     @property
-    def was_ready(self) -> bool:
-        """Whether its imports were done at some time, so that it could fork."""
-        return self._ready is not None
+    def served_seconds(self) -> float:
+        """How long ago its imports were done, so that it could fork."""
+        return time.monotonic() - self._ready_at
 
     def is_stale(self) -> bool:
         """Whether a file of a preloaded module has changed since; not of installed modules. Costs a `stat` each."""
@@ -261,7 +264,7 @@ class ZygoteHandle:
                 self._alive.pop(process_exit.pid, None)
             self._on_exited(message.exits)
         else:
-            self._ready = message
+            self._ready, self._ready_at = message, time.monotonic()
             self._on_ready(message)
 
     def _announce(self, processes: list[tuple[int, str]]) -> None:

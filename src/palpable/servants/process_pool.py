@@ -25,8 +25,8 @@ CORES_PER_ZYGOTE = 2
 """To fork is a fifth of the work for a small task, so one zygote forks for two cores that run tasks. With one for each,
 these two get in each other's way."""
 RESPAWN_SECONDS = 0.2
-"""Before a zygote that died before it was ready, or could not be started, is replaced: one that can't start must not be
-started in a tight loop."""
+"""Before a zygote that died young, or could not be started, is replaced: one that can't live must not be started in a
+tight loop."""
 START_SECONDS = 60.0
 """Until the first zygote must be ready."""
 START_TRIES = 5
@@ -35,8 +35,11 @@ STALE_SECONDS = 1.0
 """How often, at most, preloaded source files are compared with those on disk; only when a task starts a process."""
 PRELOAD_MAX = 40
 """Modules preloaded by themselves at most; each makes every fork dearer."""
-PREPARED_MAX = 200
-"""Modules of programs that zygotes are told of, about."""
+PREPARED_MAX, SEARCHED_MAX = 500, 400
+"""Modules of programs that zygotes are told of, and how many there may be for another one to come from the imports of
+tasks: what functions are in has room of its own."""
+SERVED_SECONDS = 1.0
+"""A zygote that was ready for as long is replaced at once."""
 
 
 class NoZygote(RuntimeError):
@@ -148,12 +151,18 @@ class ProcessPool:
             self._learned |= dict.fromkeys(dear[:room])
             self._renew()
 
-    def prepare(self, modules: Iterable[str]) -> None:
-        """Tasks will import these: have the zygotes make them ready, also if that was done, since files change."""
-        known = self._prepared
-        names = [name for name in dict.fromkeys(modules) if name in known or len(known) < PREPARED_MAX]
+    def prepare(self, modules: Iterable[str], known_max: int = PREPARED_MAX) -> None:
+        """Tasks will import these: have the zygotes make them ready, also if that was done, since files change.
+
+        Args:
+            known_max: with as many modules no other one is taken up.
+        """
+        known, names = self._prepared, []
+        for name in dict.fromkeys(modules):
+            if name in known or len(known) < known_max:
+                known[name] = None
+                names.append(name)
         if names:
-            known.update(dict.fromkeys(names))
             for zygote in self._zygotes:
                 zygote.prepare_modules(names)
 
@@ -346,7 +355,7 @@ class ProcessPool:
         if was_wanted and not self._is_closing:
             logger.error("zygote %s died; it is replaced, its %d tasks are reported", zygote.pid, len(links))
             self._on_failed_start(f"{START_TRIES} ended before one was ready")
-            if zygote.was_ready:
+            if zygote.served_seconds >= SERVED_SECONDS:
                 self._respawn()
             else:
                 self._respawn_soon()

@@ -18,6 +18,7 @@ from palpable.servants.delivery import Peer
 from palpable.servants.intake import HAVE_LARGE_ANSWERS
 from palpable.servants.output_store import empty_spool, set_aside_spool, spool_size
 from palpable.servants.process_link import ProcessLink
+from palpable.servants.process_pool import SEARCHED_MAX
 
 if TYPE_CHECKING:
     from palpable.servants.manager import Manager
@@ -68,7 +69,7 @@ class TaskMessages:
                 if message.imported:
                     self._manager.pool.learn(message.imported)
                 if message.searched:
-                    self._manager.pool.prepare(message.searched)
+                    self._manager.pool.prepare(message.searched, SEARCHED_MAX)
                 continue
             if endings:  # what it asks for next concerns the task after these
                 self._manager.handle(events.TasksEnded(link.runner_id, endings))

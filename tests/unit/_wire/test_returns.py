@@ -69,7 +69,7 @@ def test_what_is_no_record_or_not_the_next_one_is_refused(data: bytes) -> None:
 def test_it_says_of_a_task_what_task_ended_says() -> None:
     ended = TaskEnded(task_id="t", is_successful=True)
     returned = TaskReturned("t", b"", 0.0, 0.0, 0, 0, 0, number_of(0))
-    for name in set(TaskEnded.__struct_fields__) - {"imported", "payload"}:
+    for name in set(TaskEnded.__struct_fields__) - {"imported", "searched", "payload"}:
         assert getattr(returned, name) == getattr(ended, name)
 
 

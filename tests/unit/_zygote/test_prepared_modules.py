@@ -8,167 +8,35 @@ import os
 import runpy
 import sys
 from collections.abc import Iterator
-from importlib.machinery import EXTENSION_SUFFIXES, SourceFileLoader
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder, SourceFileLoader
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from palpable._zygote import prepared_modules
 from palpable._zygote.prepared_modules import MAX_SEARCHED, PreparedModules
-
-
-class NotReady(Exception):
-    """Raised in place of an ordinary import."""
-
-
-def refuse(name: str) -> object:
-    raise NotReady(name)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder at the head of `sys.path`; what is imported from it is forgotten afterwards."""
-    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "program"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
     before = set(sys.modules)
-    yield tmp_path
+    yield folder
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
 
-def prepared(name: str) -> PreparedModules:
-    importlib.invalidate_caches()
-    modules = PreparedModules((), refuse)
-    modules.prepare(name)
-    return modules
-
-
-def test_nothing_of_a_module_runs_when_it_is_prepared(folder: Path) -> None:
-    (folder / "pm_loud.py").write_text("raise SystemExit('it ran')")
-    prepared("pm_loud")
-    assert "pm_loud" not in sys.modules
-
-
-def test_a_prepared_module_is_like_an_imported_one(folder: Path) -> None:
-    (folder / "pm_plain.py").write_text('"""Says so."""\nimport os\nVALUE = 3\ndef double(x): return 2 * x\n')
-    module = prepared("pm_plain").load("pm_plain")
-    assert (module.VALUE, module.double(4), module.__doc__, module.os) == (3, 8, "Says so.", os)
-    del sys.modules["pm_plain"]
-    imported = importlib.import_module("pm_plain")
-    assert set(vars(module)) == set(vars(imported))
-    for name in ("__name__", "__file__", "__cached__", "__package__"):
-        assert getattr(module, name) == getattr(imported, name)
-    assert module.__spec__ == imported.__spec__
-    assert not module.__spec__._initializing
-
-
-def test_a_module_that_is_loaded_already_is_taken_as_it_is() -> None:
-    assert prepared("os.path").load("os.path") is os.path
-
-
-def test_packages_come_before_what_is_in_them(folder: Path) -> None:
-    (folder / "pm_package" / "inner").mkdir(parents=True)
-    (folder / "pm_package" / "__init__.py").write_text("NAMES = ['package']\n")
-    (folder / "pm_package" / "inner" / "__init__.py").write_text("from pm_package import NAMES\nNAMES.append('inner')")
-    (folder / "pm_package" / "inner" / "deep.py").write_text("from .. import NAMES\nNAMES.append('deep')")
-    deep = prepared("pm_package.inner.deep").load("pm_package.inner.deep")
-    package = sys.modules["pm_package"]
-    assert package.NAMES == ["package", "inner", "deep"]
-    assert package.inner.deep is deep
-
-
-def test_a_package_may_import_its_own_parts(folder: Path) -> None:
-    (folder / "pm_eager").mkdir()
-    (folder / "pm_eager" / "__init__.py").write_text("from pm_eager.part import VALUE\n")
-    (folder / "pm_eager" / "part.py").write_text("VALUE = 5\n")
-    part = prepared("pm_eager.part").load("pm_eager.part")
-    assert part is sys.modules["pm_eager.part"]
-    assert part.VALUE == sys.modules["pm_eager"].VALUE == 5
-
-
-def test_a_module_that_raises_is_not_imported(folder: Path) -> None:
-    (folder / "pm_broken.py").write_text("1 / 0\n")
-    modules = prepared("pm_broken")
-    with pytest.raises(ZeroDivisionError):
-        modules.load("pm_broken")
-    assert "pm_broken" not in sys.modules
-
-
-def test_a_module_may_put_something_else_in_its_place(folder: Path) -> None:
-    (folder / "pm_other.py").write_text("import sys\nsys.modules[__name__] = 'something else'\n")
-    assert prepared("pm_other").load("pm_other") == "something else"
-
-
-def test_a_changed_file_is_left_to_the_import_system(folder: Path) -> None:
-    source = folder / "pm_changed.py"
-    source.write_text("VALUE = 1\n")
-    modules = prepared("pm_changed")
-    source.write_text("VALUE = 2\n")
-    os.utime(source, ns=(1, 1))
-    with pytest.raises(NotReady):
-        modules.load("pm_changed")
-    importlib.invalidate_caches()
-    modules.prepare("pm_changed")
-    assert modules.load("pm_changed").VALUE == 2
-
-
-def test_a_file_that_comes_to_hide_a_module_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    earlier = folder / "earlier"
-    earlier.mkdir()
-    (folder / "pm_hidden.py").write_text("VALUE = 1\n")
-    monkeypatch.syspath_prepend(str(earlier))
-    modules = prepared("pm_hidden")
-    (earlier / "pm_hidden.py").write_text("VALUE = 2\n")
-    os.utime(earlier, ns=(1, 1))
-    with pytest.raises(NotReady):
-        modules.load("pm_hidden")
-
-
-def test_a_file_that_hides_nothing_changes_nothing(folder: Path) -> None:
-    (folder / "pm_beside.py").write_text("VALUE = 1\n")
-    modules = prepared("pm_beside")
-    (folder / "results.csv").write_text("1, 2\n")
-    os.utime(folder, ns=(1, 1))
-    assert modules.load("pm_beside").VALUE == 1
-
-
-@pytest.mark.parametrize("suffix", [*EXTENSION_SUFFIXES, ""])
-def test_what_would_be_found_first_in_the_same_folder_is_seen(folder: Path, suffix: str) -> None:
-    (folder / "pm_late.py").write_text("VALUE = 1\n")
-    modules = prepared("pm_late")
-    (folder / f"pm_late{suffix}").mkdir()
-    os.utime(folder, ns=(1, 1))
-    with pytest.raises(NotReady):
-        modules.load("pm_late")
-
-
-def test_a_task_that_changes_the_search_path_imports_by_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "pm_path.py").write_text("VALUE = 1\n")
-    modules = prepared("pm_path")
-    monkeypatch.syspath_prepend(str(folder / "elsewhere"))
-    with pytest.raises(NotReady):
-        modules.load("pm_path")
-
-
-@pytest.mark.parametrize("name", ["pm_nowhere", "pm_spaces.part", "_decimal", "pm_wrong", "", ".", "os.nothing"])
-def test_what_is_no_plain_source_file_is_left_to_the_import_system(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "pm_spaces").mkdir()
-    (folder / "pm_spaces" / "part.py").write_text("VALUE = 1\n")
-    (folder / "pm_wrong.py").write_text("this is no Python\n")
-    monkeypatch.delitem(sys.modules, "_decimal", raising=False)
-    with pytest.raises(NotReady):
-        prepared(name).load(name)
-
-
-# --- as a finder of the import system -----------------------------------------------------------------------------
-
-
 @pytest.fixture
 def finder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedModules:
-    """What is ready, with the import system asking it first, and importing the rest."""
-    modules = PreparedModules((), importlib.import_module)
-    monkeypatch.setattr(sys, "meta_path", [modules, *sys.meta_path])
-    return modules
+    """What is ready, where the import system finds it."""
+    finder = PreparedModules()
+    at = sys.meta_path.index(PathFinder)  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:at], finder, *sys.meta_path[at:]])
+    return finder
 
 
 @pytest.fixture
@@ -191,6 +59,165 @@ def prepare(finder: PreparedModules, *names: str) -> None:
         finder.prepare(name)
 
 
+def is_ready(finder: PreparedModules, name: str) -> bool:
+    return finder.find_spec(name, None) is not None
+
+
+def load(name: str) -> object:
+    return importlib.import_module(name)
+
+
+def test_nothing_of_a_module_runs_when_it_is_prepared(folder: Path, finder: PreparedModules) -> None:
+    (folder / "pm_loud.py").write_text("raise SystemExit('it ran')")
+    prepare(finder, "pm_loud")
+    assert "pm_loud" not in sys.modules and is_ready(finder, "pm_loud")
+
+
+def test_a_module_may_put_something_else_in_its_place(folder: Path, finder: PreparedModules, read: list[str]) -> None:
+    (folder / "pm_other.py").write_text("import sys\nsys.modules[__name__] = 'something else'\n")
+    (folder / "pm_no_spec.py").write_text("__spec__ = None\nVALUE = 1\n")
+    prepare(finder, "pm_other", "pm_no_spec")
+    assert load("pm_other") == "something else"
+    assert importlib.import_module("pm_no_spec").VALUE == 1
+    assert read == ["pm_other", "pm_no_spec"]
+
+
+def test_packages_come_before_what_is_in_them(folder: Path, finder: PreparedModules, read: list[str]) -> None:
+    (folder / "pm_package" / "inner").mkdir(parents=True)
+    (folder / "pm_package" / "__init__.py").write_text("NAMES = ['package']\n")
+    (folder / "pm_package" / "inner" / "__init__.py").write_text("from pm_package import NAMES\nNAMES.append('inner')")
+    (folder / "pm_package" / "inner" / "deep.py").write_text("from .. import NAMES\nNAMES.append('deep')")
+    prepare(finder, "pm_package.inner.deep")
+    deep = importlib.import_module("pm_package.inner.deep")
+    package = sys.modules["pm_package"]
+    assert package.NAMES == ["package", "inner", "deep"]
+    assert package.inner.deep is deep and len(read) == 3
+
+
+def test_a_file_that_comes_to_hide_a_module_is_seen(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = folder / "earlier"
+    earlier.mkdir()
+    (folder / "pm_hidden.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(str(earlier))
+    prepare(finder, "pm_hidden")
+    assert is_ready(finder, "pm_hidden")
+    (earlier / "pm_hidden.py").write_text("VALUE = 2\n")
+    assert importlib.import_module("pm_hidden").VALUE == 2
+
+
+def test_a_folder_that_was_not_there_and_is_now_is_seen(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder / "later"))
+    (folder / "pm_late_folder.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_late_folder")
+    assert is_ready(finder, "pm_late_folder")
+    (folder / "later").mkdir()
+    (folder / "later" / "pm_late_folder.py").write_text("VALUE = 2\n")
+    importlib.invalidate_caches()
+    assert importlib.import_module("pm_late_folder").VALUE == 2
+
+
+def test_a_folder_that_is_gone_hides_nothing(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "earlier").mkdir()
+    monkeypatch.syspath_prepend(str(folder / "earlier"))
+    (folder / "pm_left.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_left")
+    (folder / "earlier").rmdir()
+    assert is_ready(finder, "pm_left")
+
+
+def test_a_file_that_hides_nothing_changes_nothing(folder: Path, finder: PreparedModules) -> None:
+    (folder / "pm_beside.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_beside")
+    (folder / "results.csv").write_text("1, 2\n")
+    assert is_ready(finder, "pm_beside")
+
+
+@pytest.mark.parametrize("suffix", [*EXTENSION_SUFFIXES, ""])
+def test_what_would_be_found_first_in_the_same_folder_is_seen(
+    folder: Path, finder: PreparedModules, suffix: str
+) -> None:
+    (folder / "pm_late.py").write_text("VALUE = 1\n")
+    (folder / "pm_full").mkdir()
+    (folder / "pm_full" / "__init__.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_late", "pm_full")
+    assert is_ready(finder, "pm_late") and is_ready(finder, "pm_full")
+    (folder / f"pm_late{suffix}").mkdir()
+    assert not is_ready(finder, "pm_late")
+    if suffix:
+        (folder / "pm_full" / f"__init__{suffix}").touch()
+        assert not is_ready(finder, "pm_full")
+
+
+def test_a_folder_that_could_become_a_package_leaves_the_module_to_the_import_system(
+    folder: Path, finder: PreparedModules
+) -> None:
+    (folder / "pm_folder.py").write_text("VALUE = 'module'\n")
+    (folder / "pm_folder").mkdir()
+    prepare(finder, "pm_folder")
+    (folder / "pm_folder" / "__init__.py").write_text("VALUE = 'package'\n")
+    assert importlib.import_module("pm_folder").VALUE == "package"
+
+
+def test_another_file_with_the_same_time_is_seen(folder: Path, finder: PreparedModules) -> None:
+    source, other = folder / "pm_replaced.py", folder / "other"
+    source.write_text("VALUE = 1\n")
+    prepare(finder, "pm_replaced")
+    other.write_text("VALUE = 22\n")
+    os.utime(other, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+    other.rename(source)
+    assert importlib.import_module("pm_replaced").VALUE == 22
+
+
+def test_a_task_that_changes_the_search_path_imports_by_itself(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "pm_path.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_path")
+    monkeypatch.syspath_prepend(str(folder / "elsewhere"))
+    assert not is_ready(finder, "pm_path")
+
+
+@pytest.mark.parametrize(
+    "name", ["pm_nowhere", "pm_spaces.part", "_decimal", "pm_wrong", "pm_huge", "", ".", "os.nothing"]
+)
+def test_what_is_no_plain_source_file_is_left_to_the_import_system(
+    folder: Path, finder: PreparedModules, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared_modules, "MAX_SOURCE_BYTES", 100)
+    (folder / "pm_spaces").mkdir()
+    (folder / "pm_spaces" / "part.py").write_text("VALUE = 1\n")
+    (folder / "pm_wrong.py").write_text("this is no Python\n")
+    (folder / "pm_huge.py").write_text("#" * 101)
+    monkeypatch.delitem(sys.modules, "_decimal", raising=False)
+    prepare(finder, name)
+    assert not is_ready(finder, name)
+
+
+def test_what_a_task_puts_in_the_place_of_calls_to_the_system_is_not_called(
+    folder: Path, finder: PreparedModules
+) -> None:
+    (folder / "pm_tested.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_tested")
+    with mock.patch("os.stat") as stat, mock.patch("os.getcwd") as getcwd, mock.patch("os.path.exists") as exists:
+        assert is_ready(finder, "pm_tested")
+    assert not stat.called and not getcwd.called and not exists.called
+
+
+def test_what_the_import_system_has_seen_is_forgotten(folder: Path, finder: PreparedModules) -> None:
+    (folder / "pm_first.py").write_text("VALUE = 1\n")
+    prepare(finder, "pm_first")
+    before = folder.stat()
+    (folder / "pm_second.py").write_text("VALUE = 2\n")
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # as in one tick of a coarse clock
+    assert importlib.import_module("pm_second").VALUE == 2
+
+
 def test_what_a_module_imports_is_ready_too(folder: Path, finder: PreparedModules, read: list[str]) -> None:
     (folder / "pf_outer.py").write_text("import pf_inner\nfrom pf_package.part import VALUE\n")
     (folder / "pf_inner.py").write_text("VALUE = 1\n")
@@ -199,7 +226,7 @@ def test_what_a_module_imports_is_ready_too(folder: Path, finder: PreparedModule
     (folder / "pf_package" / "part.py").write_text("from . import SIZE\nVALUE = 2 * SIZE\n")
     prepare(finder, "pf_outer", "pf_inner", "pf_package.part")
     assert sorted(read) == ["pf_inner", "pf_outer", "pf_package", "pf_package.part"]
-    module = finder.load("pf_outer")
+    module = importlib.import_module("pf_outer")
     assert (module.pf_inner.VALUE, module.VALUE) == (1, 8)
     assert sys.modules["pf_package"].part is sys.modules["pf_package.part"]
     assert len(read) == 4, "none was read again"
@@ -220,12 +247,16 @@ def test_a_module_that_was_ready_is_like_one_that_was_not(folder: Path, finder: 
     assert ready.__loader__.get_source("pf_like") == (folder / "pf_like.py").read_text()  # type: ignore[union-attr]
 
 
-def test_to_reload_a_module_reads_it_again(folder: Path, finder: PreparedModules, read: list[str]) -> None:
+def test_to_reload_a_module_runs_it_again_as_its_file_is_then(
+    folder: Path, finder: PreparedModules, read: list[str]
+) -> None:
     (folder / "pf_reloaded.py").write_text("VALUE = globals().get('VALUE', 0) + 1\n")
     prepare(finder, "pf_reloaded")
     module = importlib.import_module("pf_reloaded")
     assert importlib.reload(module) is module
-    assert module.VALUE == 2 and read == ["pf_reloaded"] * 2
+    assert module.VALUE == 2 and read == ["pf_reloaded"]
+    (folder / "pf_reloaded.py").write_text("VALUE = 'edited'\n")
+    assert importlib.reload(module).VALUE == "edited"
 
 
 def test_to_ask_where_a_module_is_takes_nothing_away(folder: Path, finder: PreparedModules, read: list[str]) -> None:
@@ -234,6 +265,10 @@ def test_to_ask_where_a_module_is_takes_nothing_away(folder: Path, finder: Prepa
     spec = importlib.util.find_spec("pf_asked")
     assert spec is not None and spec.origin == str(folder / "pf_asked.py") and "pf_asked" not in sys.modules
     assert runpy.run_module("pf_asked")["VALUE"] == 1
+    one, other = (
+        importlib.util.module_from_spec(spec) for spec in (spec, importlib.util.find_spec("pf_asked")) if spec
+    )
+    assert one is not other and one.__spec__ is not other.__spec__
     assert importlib.import_module("pf_asked").VALUE == 1
     assert read == ["pf_asked"]
 
@@ -267,14 +302,15 @@ def test_a_changed_file_is_searched_for_and_said(folder: Path, finder: PreparedM
     source = folder / "pf_changed.py"
     source.write_text("VALUE = 1\n")
     prepare(finder, "pf_changed")
+    finder.note_searched("pf_changed", str(source))
+    assert finder.take_searched() == [], "the task searches in a way of its own"
     source.write_text("VALUE = 22\n")
-    os.utime(source, ns=(1, 1))
     assert importlib.import_module("pf_changed").VALUE == 22
+    finder.note_searched("pf_changed", str(source))
     assert finder.take_searched() == ["pf_changed"]
     del sys.modules["pf_changed"]
     prepare(finder, "pf_changed")
-    assert finder.find_spec("pf_changed", None) is not None
-    assert finder.take_searched() == []
+    assert is_ready(finder, "pf_changed")
 
 
 def test_a_removed_file_is_not_found(folder: Path, finder: PreparedModules) -> None:
@@ -293,7 +329,7 @@ def test_a_package_that_says_where_its_parts_are_is_asked(folder: Path, finder: 
     (folder / "pf_moved" / "part.py").write_text("VALUE = 'here'\n")
     (folder / "elsewhere" / "part.py").write_text("VALUE = 'elsewhere'\n")
     prepare(finder, "pf_moved.part")
-    assert finder.load("pf_moved.part").VALUE == "elsewhere"
+    assert importlib.import_module("pf_moved.part").VALUE == "elsewhere"
 
 
 def test_the_current_folder_is_that_of_the_moment(
@@ -314,26 +350,36 @@ def test_the_current_folder_is_that_of_the_moment(
 
 
 def test_what_was_searched_for_is_said_once_and_not_if_it_is_known_to_be_unfit(
-    folder: Path, finder: PreparedModules
+    finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(finder, "pf_unfit")
     for name in ("pf_unfit", "pf_new", "pf_new", "pf_other", "pf-dashed", "pf_caf\udce9", "pf_" + "x" * 300):
-        finder.note_searched(name)
+        finder.note_searched(name, "")
     assert finder.take_searched() == ["pf_new", "pf_other"]
     assert finder.take_searched() == []
     for number in range(2 * MAX_SEARCHED):
-        finder.note_searched(f"pf_{number}")
+        finder.note_searched(f"pf_{number}", "")
     assert len(finder.take_searched()) == MAX_SEARCHED
+    monkeypatch.setattr(prepared_modules, "MAX_PREPARED", 1)
+    finder.note_searched("pf_new", "")
+    assert finder.take_searched() == [], "there is no room for it"
 
 
 def test_a_module_with_a_mistake_is_tried_again_when_that_is_mended(folder: Path, finder: PreparedModules) -> None:
-    (folder / "pf_mended.py").write_text("this is no Python\n")
+    source = folder / "pf_mended.py"
+    source.write_text("this is no Python\n")
     prepare(finder, "pf_mended")
-    finder.note_searched("pf_mended")
+    finder.note_searched("pf_mended", str(source))
+    assert finder.take_searched() == []
+    source.write_text("VALUE = 1\n")
+    finder.note_searched("pf_mended", str(source))
     assert finder.take_searched() == ["pf_mended"]
-    (folder / "pf_mended.py").write_text("VALUE = 1\n")
     prepare(finder, "pf_mended")
-    assert finder.find_spec("pf_mended", None) is not None
+    assert is_ready(finder, "pf_mended")
+    source.write_text("once more no Python\n")
+    prepare(finder, "pf_mended")
+    finder.note_searched("pf_mended", str(source))
+    assert finder.take_searched() == [] and not is_ready(finder, "pf_mended")
 
 
 class Watcher:
@@ -358,8 +404,24 @@ def test_a_package_that_changes_how_is_searched_has_its_parts_searched_for(
     (folder / "pf_checked" / "part.py").write_text("")
     monkeypatch.setitem(sys.modules, "pf_watcher", Watcher)  # type: ignore[arg-type]
     prepare(finder, "pf_checked.part")
-    finder.load("pf_checked.part")
+    importlib.import_module("pf_checked.part")
     assert read == ["pf_checked", "pf_checked.part", "pf_checked.part"]
+
+
+def test_a_finder_that_comes_to_find_a_module_is_asked_first(
+    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that libraries have for what is to be changed when it is imported."""
+    other = SourceFileLoader("pf_watched", str(folder / "pf_other.py"))
+    registry: dict[str, object] = {}
+    watcher = mock.Mock(find_spec=lambda name, path, target=None: registry.get(name))
+    monkeypatch.setattr(sys, "meta_path", [watcher, *sys.meta_path])
+    for name in ("pf_watched", "pf_other"):
+        (folder / f"{name}.py").write_text(f"VALUE = {name!r}\n")
+    prepare(finder, "pf_watched")
+    assert is_ready(finder, "pf_watched")
+    registry["pf_watched"] = importlib.util.spec_from_loader("pf_watched", other)
+    assert importlib.import_module("pf_watched").VALUE == "pf_other"
 
 
 def test_a_finder_behind_the_search_of_folders_changes_nothing(

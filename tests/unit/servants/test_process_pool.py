@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ class Zygote:
         self.settings, self.on_ready, self.on_died = settings, on_ready, on_died
         self.pid: int | None = None
         self.prepared: list[list[str]] = []
-        self.is_closed = self.is_killed = self.has_changed_files = self.was_ready = False
+        self.is_closed = self.is_killed = self.has_changed_files = False
+        self.served_seconds = -math.inf
 
     def start(self, environment: Mapping[str, str]) -> None:
         if Zygote.failures:
@@ -42,7 +44,7 @@ class Zygote:
 
     def ready(self) -> None:
         assert self.pid is not None
-        self.was_ready = True
+        self.served_seconds = 0.0
         self.on_ready(ZygoteReady(pid=self.pid))
 
     def keep_alive(self, count: int) -> None:
@@ -226,17 +228,19 @@ def test_a_zygote_forks_for_two_cores(pool: ProcessPool, cores: int, zygotes: in
     asyncio.run(run())
 
 
-def test_one_that_served_is_replaced_at_once_and_one_that_never_did_after_a_while(
+def test_one_that_served_is_replaced_at_once_and_one_that_died_young_after_a_while(
     pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
-        served, _ = await _start(pool)
+        served, young = await _start(pool)
         monkeypatch.setattr(process_pool, "RESPAWN_SECONDS", 0.05)
+        served.served_seconds = process_pool.SERVED_SECONDS
         served.on_died()
-        successor = Zygote.all[2]
-        successor.on_died()
         assert len(Zygote.all) == 3
-        await _until(lambda: len(Zygote.all) == 4)
+        for zygote in (young, Zygote.all[2]):
+            zygote.on_died()
+        assert len(Zygote.all) == 3
+        await _until(lambda: len(Zygote.all) == 5)
 
     asyncio.run(run())
 
@@ -249,22 +253,20 @@ def test_all_zygotes_are_told_what_to_make_ready_those_that_come_later_too(pool:
         pool.prepare(["two"])  # its file has changed
         assert [zygote.prepared for zygote in zygotes] == [[["one", "two"], ["two"]]] * 2
         zygotes[0].on_died()
+        await _until(lambda: len(Zygote.all) == 3)
         Zygote.all[2].ready()
         assert Zygote.all[2].prepared == [["one", "two"]]
 
     asyncio.run(run())
 
 
-def test_a_task_that_imports_ever_new_modules_does_not_fill_the_zygotes(
-    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_imports_ever_new_modules_does_not_fill_the_zygotes(pool: ProcessPool) -> None:
     async def run() -> None:
-        monkeypatch.setattr(process_pool, "PREPARED_MAX", 3)
         zygote, _ = await _start(pool)
-        pool.prepare(["one", "two"])
-        pool.prepare(["three"])
-        pool.prepare(["four", "one"])
-        pool.prepare(["five"])
-        assert zygote.prepared == [["one", "two"], ["three"], ["one"]]
+        pool.prepare(["one", "two", "three", "four"], 3)
+        pool.prepare(["four", "one"], 3)
+        pool.prepare(["five"], 3)
+        pool.prepare(["module_of_a_function"])
+        assert zygote.prepared == [["one", "two", "three"], ["one"], ["module_of_a_function"]]
 
     asyncio.run(run())
