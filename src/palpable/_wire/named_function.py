@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -40,15 +41,18 @@ def dumps_named(function: Any) -> bytes | None:
         return None
 
 
-def loads_named(data: bytes) -> Any:
+def loads_named(data: bytes, import_module: Callable[[str], Any] = importlib.import_module) -> Any:
     """Return the function named in `data`.
+
+    Args:
+        import_module: returns a module, imported if need be.
 
     Raises:
         ImportError, AttributeError: there is none of that name.
         BaseException: whatever importing its module raises.
     """
     module, _, qualname = data[1:].decode().partition("\0")
-    found = importlib.import_module(module)
+    found = import_module(module)
     for name in qualname.split("."):
         found = getattr(found, name)
     return found

@@ -75,7 +75,7 @@ def make_life(
     os.environb[b"PALPABLE_ATTEMPT"] = b"1"
     messenger = Messenger("", 1, None, "", process.get_connection, process.send)
     clock, prepared, lock = process.clock, process.prepared, process.lock
-    load_plain, load_named = copy_of(loads_plain), copy_of(loads_named)
+    load_plain, load_named, load_module = copy_of(loads_plain), copy_of(loads_named), prepared.load
     flush, set_current = copy_of(output.flush), copy_of(set_current_messenger)
 
     trial_size = len(trial)
@@ -124,7 +124,7 @@ def make_life(
                 data = first.functions[order.function_key]
                 form = data[0]
                 try:
-                    function = load_named(data) if form == 1 else loads(data) if form else load_plain(data)
+                    function = load_named(data, load_module) if form == 1 else loads(data) if form else load_plain(data)
                     args, kwargs = loads(order.payload)
                 except ModuleNotFoundError as error:
                     error.add_note(MODULE_NOT_FOUND)

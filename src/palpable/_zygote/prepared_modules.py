@@ -1,15 +1,16 @@
 """Modules of programs, made ready in the zygote as far as nothing of them has to run.
 
-Runs in: the zygote (`prepare`) and the task process, as a finder of the import system.
+Runs in: the zygote (`prepare`) and the task process (`load`, and as a finder of the import system).
 
-To import a module a task process has to search for it, read it and load its code: half a millisecond and more, most of
-it because all that is written to lies in memory that is copied first. So the zygote does that beforehand for the
-modules that the server names, and a task only runs their code. Every task still runs it itself, as it would without
-this: the zygote runs nothing of the user's, and nothing of a module is older than the task.
+To import a module a task process has to search for it, read it and make an object for it: half a millisecond and more,
+most of it because all that is written to lies in memory that is copied first. So the zygote does that beforehand for
+the modules that the server names, and a task only runs their code. Every task still runs it itself, as it would
+without this: the zygote runs nothing of the user's, and nothing of a module is older than the task.
 
-The server names the module of a function as soon as it is told of that. What such a module imports in turn the tasks
-find out: what one of them had to search for, and could have been ready, it says at its end (`searched`). In later
-tasks the import system finds it here, just before it would search folders (`find_spec`).
+The server names the module of a function as soon as it is told of that; these `load` takes without the import system,
+which would cost a small task a sixth of its time. What such a module imports in turn the tasks find out: what one of
+them had to search for, and could have been ready, it says at its end (`searched`). In later tasks the import system
+finds it here, just before it would search folders (`find_spec`).
 
 What was found may be out of date when a task needs it. So the system is asked for the state of the file and of all
 folders where the module could also be. All is left to the import system if the file is another one, if a folder is and
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     FileFinder,
@@ -32,7 +34,7 @@ from importlib.machinery import (
     SourceFileLoader,
     all_suffixes,
 )
-from importlib.util import spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from os import getcwd, sep, stat  # by name: a task may put others in their place, to test a program
 from os.path import dirname, isdir, join
 from types import CodeType, ModuleType
@@ -52,6 +54,8 @@ State = tuple[int, int, int, int]
 
 
 class _Prepared(NamedTuple):
+    module: ModuleType
+    """Empty, but for what the import system puts into it before it runs its code. For the first who asks."""
     code: CodeType
     origin: str
     """The file."""
@@ -77,6 +81,10 @@ class PreparedModules:
         self._own_finders = own_finders
         self._installed = installed_folders()
         self._ready: dict[str, _Prepared] = {}
+        self._chains: dict[str, tuple[tuple[str, str, str], ...]] = {}
+        """For each module that was named: what is to be run, in order; the package it is in, and its name there."""
+        self._used: set[str] = set()
+        """Those whose module object somebody has got."""
         self._unfit: dict[str, State | None] = {}
         """What was tried in vain; with the state of the file if that is to blame."""
         self._searchers: list[Any] = []
@@ -89,7 +97,9 @@ class PreparedModules:
     def prepare(self, name: str) -> None:
         """Make the module and the packages it is in ready, as far as they are fit for it. Never raises."""
         self._searchers = _searchers()
+        self._chains.pop(name, None)
         names = name.split(".")
+        chain = []
         for count in range(1, len(names) + 1):
             one = ".".join(names[:count])
             if one in sys.modules:
@@ -109,6 +119,8 @@ class PreparedModules:
                 self._unfit[name] = self._unfit[one] = state
                 return
             self._unfit.pop(one, None)
+            chain.append((one, ".".join(names[: count - 1]), names[count - 1]))
+        self._chains[name] = tuple(chain)
 
     def _where(self, name: str) -> list[str] | None:
         """Return where the module is searched for; None if that is no list of folders."""
@@ -157,29 +169,78 @@ class PreparedModules:
                 finder.invalidate_caches()  # type: ignore[attr-defined]
         is_package = spec.submodule_search_locations is not None
         cwd = getcwd() if "" in path else ""
-        self._ready[name] = _Prepared(code, spec.origin, state, is_package, folders, path.copy(), cwd)
+        self._ready[name] = _Prepared(
+            module_from_spec(spec), code, spec.origin, state, is_package, folders, path.copy(), cwd
+        )
         return True
+
+    def hand_out_again(self, name: str) -> None:
+        """Let the next who asks have the module object, as if nobody had got it."""
+        self._used.discard(name)
 
     def forget(self, name: str) -> None:
         """Let go of that module, as if it had never been prepared."""
         self._ready.pop(name, None)
+        self._chains.pop(name, None)
+        self._used.discard(name)
 
     # --- in a task ---
+
+    def load(self, name: str) -> Any:
+        """Return the module, imported if it was not.
+
+        Raises:
+            BaseException: whatever importing it raises.
+        """
+        modules = sys.modules
+        if name in modules:
+            return modules[name]
+        for one, parent, last in self._chains.get(name, ()):
+            if one in modules:  # the package that it is in has imported it
+                continue
+            where = getattr(modules.get(parent), "__path__", None) if parent else sys.path
+            if one in self._used or not self._is_ready(one, where):
+                break
+            self._used.add(one)
+            module, code = self._ready[one][:2]
+            spec: Any = module.__spec__
+            spec._initializing = True  # for the message of an import that goes in a circle
+            modules[one] = module
+            try:
+                exec(code, module.__dict__)
+            except BaseException:
+                modules.pop(one, None)
+                raise
+            finally:
+                spec._initializing = False
+            if parent in modules:
+                setattr(modules[parent], last, modules[one])  # it may have put something else in its own place
+        return modules[name] if name in modules else import_module(name)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return how to import the module, with the code that is here; None if that is not what a search would find."""
         prepared = self._ready.get(name)
         if prepared is None or not self._is_ready(name, sys.path if path is None else path):
             return None
-        loader: Any = SourceFileLoader(name, prepared.origin)
+        if name in self._used:
+            folders = [dirname(prepared.origin)] if prepared.is_package else None
+            loader: Any = SourceFileLoader(name, prepared.origin)
+            spec = spec_from_file_location(name, prepared.origin, loader=loader, submodule_search_locations=folders)
+        else:
+            self._used.add(name)
+            spec = prepared.module.__spec__
+            assert spec is not None
+            loader = spec.loader
+            loader.create_module = lambda _spec: prepared.module
 
         def get_code(_name: str) -> CodeType:
-            del loader.get_code  # it is as any other, also for whoever looks at it later
+            # It is as any other, also for whoever looks at it later.
+            loader.__dict__.pop("create_module", None)
+            del loader.get_code
             return prepared.code
 
         loader.get_code = get_code
-        folders = [dirname(prepared.origin)] if prepared.is_package else None
-        return spec_from_file_location(name, prepared.origin, loader=loader, submodule_search_locations=folders)
+        return spec
 
     def _is_ready(self, name: str, path: object) -> bool:
         """Whether a search in `path` would give now what is here."""

@@ -86,6 +86,7 @@ def rehearse(process: TaskProcess, trial: bytes) -> None:
         ours, theirs = socketpair()
         ours.sendall(named if number % 2 else trial)
         sys.modules.pop(REHEARSED, None)
+        process.prepared.hand_out_again(REHEARSED)
         with suppress(_Rehearsed):
             live(theirs.fileno(), spool_fds[1])
         ours.close()

@@ -7,9 +7,10 @@ import importlib.util
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder, SourceFileLoader
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -63,8 +64,10 @@ def is_ready(finder: PreparedModules, name: str) -> bool:
     return finder.find_spec(name, None) is not None
 
 
-def load(name: str) -> object:
-    return importlib.import_module(name)
+@pytest.fixture(params=["by a task's function", "by import"])
+def take(request: pytest.FixtureRequest, finder: PreparedModules) -> Callable[[str], Any]:
+    """Imports a module, in either way."""
+    return finder.load if request.param == "by a task's function" else importlib.import_module
 
 
 def test_nothing_of_a_module_runs_when_it_is_prepared(folder: Path, finder: PreparedModules) -> None:
@@ -73,29 +76,33 @@ def test_nothing_of_a_module_runs_when_it_is_prepared(folder: Path, finder: Prep
     assert "pm_loud" not in sys.modules and is_ready(finder, "pm_loud")
 
 
-def test_a_module_may_put_something_else_in_its_place(folder: Path, finder: PreparedModules, read: list[str]) -> None:
+def test_a_module_may_put_something_else_in_its_place(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules, read: list[str]
+) -> None:
     (folder / "pm_other.py").write_text("import sys\nsys.modules[__name__] = 'something else'\n")
     (folder / "pm_no_spec.py").write_text("__spec__ = None\nVALUE = 1\n")
     prepare(finder, "pm_other", "pm_no_spec")
-    assert load("pm_other") == "something else"
-    assert importlib.import_module("pm_no_spec").VALUE == 1
+    assert take("pm_other") == "something else"
+    assert take("pm_no_spec").VALUE == 1
     assert read == ["pm_other", "pm_no_spec"]
 
 
-def test_packages_come_before_what_is_in_them(folder: Path, finder: PreparedModules, read: list[str]) -> None:
+def test_packages_come_before_what_is_in_them(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules, read: list[str]
+) -> None:
     (folder / "pm_package" / "inner").mkdir(parents=True)
     (folder / "pm_package" / "__init__.py").write_text("NAMES = ['package']\n")
     (folder / "pm_package" / "inner" / "__init__.py").write_text("from pm_package import NAMES\nNAMES.append('inner')")
     (folder / "pm_package" / "inner" / "deep.py").write_text("from .. import NAMES\nNAMES.append('deep')")
     prepare(finder, "pm_package.inner.deep")
-    deep = importlib.import_module("pm_package.inner.deep")
+    deep = take("pm_package.inner.deep")
     package = sys.modules["pm_package"]
     assert package.NAMES == ["package", "inner", "deep"]
     assert package.inner.deep is deep and len(read) == 3
 
 
 def test_a_file_that_comes_to_hide_a_module_is_seen(
-    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier = folder / "earlier"
     earlier.mkdir()
@@ -104,11 +111,11 @@ def test_a_file_that_comes_to_hide_a_module_is_seen(
     prepare(finder, "pm_hidden")
     assert is_ready(finder, "pm_hidden")
     (earlier / "pm_hidden.py").write_text("VALUE = 2\n")
-    assert importlib.import_module("pm_hidden").VALUE == 2
+    assert take("pm_hidden").VALUE == 2
 
 
 def test_a_folder_that_was_not_there_and_is_now_is_seen(
-    folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(folder / "later"))
     (folder / "pm_late_folder.py").write_text("VALUE = 1\n")
@@ -117,7 +124,7 @@ def test_a_folder_that_was_not_there_and_is_now_is_seen(
     (folder / "later").mkdir()
     (folder / "later" / "pm_late_folder.py").write_text("VALUE = 2\n")
     importlib.invalidate_caches()
-    assert importlib.import_module("pm_late_folder").VALUE == 2
+    assert take("pm_late_folder").VALUE == 2
 
 
 def test_a_folder_that_is_gone_hides_nothing(
@@ -155,23 +162,25 @@ def test_what_would_be_found_first_in_the_same_folder_is_seen(
 
 
 def test_a_folder_that_could_become_a_package_leaves_the_module_to_the_import_system(
-    folder: Path, finder: PreparedModules
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
 ) -> None:
     (folder / "pm_folder.py").write_text("VALUE = 'module'\n")
     (folder / "pm_folder").mkdir()
     prepare(finder, "pm_folder")
     (folder / "pm_folder" / "__init__.py").write_text("VALUE = 'package'\n")
-    assert importlib.import_module("pm_folder").VALUE == "package"
+    assert take("pm_folder").VALUE == "package"
 
 
-def test_another_file_with_the_same_time_is_seen(folder: Path, finder: PreparedModules) -> None:
+def test_another_file_with_the_same_time_is_seen(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
+) -> None:
     source, other = folder / "pm_replaced.py", folder / "other"
     source.write_text("VALUE = 1\n")
     prepare(finder, "pm_replaced")
     other.write_text("VALUE = 22\n")
     os.utime(other, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
     other.rename(source)
-    assert importlib.import_module("pm_replaced").VALUE == 22
+    assert take("pm_replaced").VALUE == 22
 
 
 def test_a_task_that_changes_the_search_path_imports_by_itself(
@@ -218,7 +227,9 @@ def test_what_the_import_system_has_seen_is_forgotten(folder: Path, finder: Prep
     assert importlib.import_module("pm_second").VALUE == 2
 
 
-def test_what_a_module_imports_is_ready_too(folder: Path, finder: PreparedModules, read: list[str]) -> None:
+def test_what_a_module_imports_is_ready_too(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules, read: list[str]
+) -> None:
     (folder / "pf_outer.py").write_text("import pf_inner\nfrom pf_package.part import VALUE\n")
     (folder / "pf_inner.py").write_text("VALUE = 1\n")
     (folder / "pf_package").mkdir()
@@ -226,18 +237,20 @@ def test_what_a_module_imports_is_ready_too(folder: Path, finder: PreparedModule
     (folder / "pf_package" / "part.py").write_text("from . import SIZE\nVALUE = 2 * SIZE\n")
     prepare(finder, "pf_outer", "pf_inner", "pf_package.part")
     assert sorted(read) == ["pf_inner", "pf_outer", "pf_package", "pf_package.part"]
-    module = importlib.import_module("pf_outer")
+    module = take("pf_outer")
     assert (module.pf_inner.VALUE, module.VALUE) == (1, 8)
     assert sys.modules["pf_package"].part is sys.modules["pf_package.part"]
     assert len(read) == 4, "none was read again"
 
 
-def test_a_module_that_was_ready_is_like_one_that_was_not(folder: Path, finder: PreparedModules) -> None:
+def test_a_module_that_was_ready_is_like_one_that_was_not(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
+) -> None:
     (folder / "pf_like.py").write_text('"""Says so."""\nVALUE = 3\n')
     prepare(finder, "pf_like")
-    ready = importlib.import_module("pf_like")
+    ready = take("pf_like")
     del sys.modules["pf_like"]
-    searched = importlib.import_module("pf_like")
+    searched = take("pf_like")
     assert searched is not ready, "its code ran in a new module"
     assert set(vars(searched)) == set(vars(ready))
     assert ready.__spec__ == searched.__spec__
@@ -273,39 +286,49 @@ def test_to_ask_where_a_module_is_takes_nothing_away(folder: Path, finder: Prepa
     assert read == ["pf_asked"]
 
 
-def test_a_module_that_raises_can_be_imported_later(folder: Path, finder: PreparedModules) -> None:
+def test_a_module_that_raises_can_be_imported_later(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
+) -> None:
     (folder / "pf_moody.py").write_text(
         "import os\nif 'PF_MOOD' not in os.environ: raise ValueError('bad')\nVALUE = 1\n"
     )
     prepare(finder, "pf_moody")
     with pytest.raises(ValueError, match="bad") as caught:
-        importlib.import_module("pf_moody")
-    assert [Path(entry.path).name for entry in caught.traceback if "importlib" not in str(entry.path)] == [
+        take("pf_moody")
+    assert [
+        Path(entry.path).name
+        for entry in caught.traceback
+        if entry.name != "load" and "importlib" not in str(entry.path)
+    ] == [
         Path(__file__).name,
         "pf_moody.py",
     ]
     assert "pf_moody" not in sys.modules
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PF_MOOD", "good")
-        assert importlib.import_module("pf_moody").VALUE == 1
+        assert take("pf_moody").VALUE == 1
 
 
-def test_modules_that_import_each_other_are_told_so(folder: Path, finder: PreparedModules) -> None:
+def test_modules_that_import_each_other_are_told_so(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
+) -> None:
     (folder / "pf_hen.py").write_text("from pf_egg import EGG\nHEN = 1\n")
     (folder / "pf_egg.py").write_text("from pf_hen import HEN\nEGG = 1\n")
     prepare(finder, "pf_hen", "pf_egg")
     with pytest.raises(ImportError, match=r"partially initialized module 'pf_hen'.*circular import"):
-        importlib.import_module("pf_hen")
+        take("pf_hen")
 
 
-def test_a_changed_file_is_searched_for_and_said(folder: Path, finder: PreparedModules) -> None:
+def test_a_changed_file_is_searched_for_and_said(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
+) -> None:
     source = folder / "pf_changed.py"
     source.write_text("VALUE = 1\n")
     prepare(finder, "pf_changed")
     finder.note_searched("pf_changed", str(source))
     assert finder.take_searched() == [], "the task searches in a way of its own"
     source.write_text("VALUE = 22\n")
-    assert importlib.import_module("pf_changed").VALUE == 22
+    assert take("pf_changed").VALUE == 22
     finder.note_searched("pf_changed", str(source))
     assert finder.take_searched() == ["pf_changed"]
     del sys.modules["pf_changed"]
@@ -313,23 +336,25 @@ def test_a_changed_file_is_searched_for_and_said(folder: Path, finder: PreparedM
     assert is_ready(finder, "pf_changed")
 
 
-def test_a_removed_file_is_not_found(folder: Path, finder: PreparedModules) -> None:
+def test_a_removed_file_is_not_found(take: Callable[[str], Any], folder: Path, finder: PreparedModules) -> None:
     (folder / "pf_removed.py").write_text("VALUE = 1\n")
     prepare(finder, "pf_removed")
     (folder / "pf_removed.py").unlink()
     importlib.invalidate_caches()
     with pytest.raises(ModuleNotFoundError, match="pf_removed"):
-        importlib.import_module("pf_removed")
+        take("pf_removed")
 
 
-def test_a_package_that_says_where_its_parts_are_is_asked(folder: Path, finder: PreparedModules) -> None:
+def test_a_package_that_says_where_its_parts_are_is_asked(
+    take: Callable[[str], Any], folder: Path, finder: PreparedModules
+) -> None:
     (folder / "pf_moved").mkdir()
     (folder / "elsewhere").mkdir()
     (folder / "pf_moved" / "__init__.py").write_text(f"__path__.insert(0, {str(folder / 'elsewhere')!r})\n")
     (folder / "pf_moved" / "part.py").write_text("VALUE = 'here'\n")
     (folder / "elsewhere" / "part.py").write_text("VALUE = 'elsewhere'\n")
     prepare(finder, "pf_moved.part")
-    assert importlib.import_module("pf_moved.part").VALUE == "elsewhere"
+    assert take("pf_moved.part").VALUE == "elsewhere"
 
 
 def test_the_current_folder_is_that_of_the_moment(
