@@ -42,8 +42,9 @@ from typing import Any, NamedTuple
 
 from palpable._zygote.import_costs import installed_folders
 
-MAX_PREPARED = 600
-"""Each makes every fork a little dearer."""
+MAX_PREPARED, MAX_BY_SEARCH = 600, 400
+"""Modules that are ready, and how many there may be for another one to come from the imports of tasks: what functions
+are in has room of its own. Each makes every fork a little dearer."""
 MAX_SOURCE_BYTES = 1 << 18
 """To compile as much takes a third of a second."""
 MAX_SEARCHED, MAX_NAME = 100, 255
@@ -254,8 +255,11 @@ class PreparedModules:
             return False
         if _state(ready.origin) != ready.state:
             return False
-        # A folder changes often, where tasks write what they make beside their program.
-        return not any(_state(folder) != state and any(map(_state, hiding)) for folder, state, hiding in ready.folders)
+        for folder, state, hiding in ready.folders:
+            # A folder changes often, where tasks write what they make beside their program.
+            if _state(folder) != state and any(map(_state, hiding)):
+                return False
+        return True
 
     def note_searched(self, name: str, origin: str) -> None:
         """A task has found this module of its program in a plain source file, by searching."""
@@ -267,7 +271,7 @@ class PreparedModules:
         elif name in self._unfit:
             if self._unfit[name] is None or self._unfit[name] == _state(origin):
                 return
-        elif len(self._ready) + len(self._unfit) >= MAX_PREPARED:
+        elif len(self._ready) + len(self._unfit) >= MAX_BY_SEARCH:
             return
         # Whoever imports by a string may do so by any: the server is told of what an `import` can say.
         if type(name) is str and len(name) <= MAX_NAME and all(map(str.isidentifier, name.split("."))):

@@ -35,9 +35,8 @@ STALE_SECONDS = 1.0
 """How often, at most, preloaded source files are compared with those on disk; only when a task starts a process."""
 PRELOAD_MAX = 40
 """Modules preloaded by themselves at most; each makes every fork dearer."""
-PREPARED_MAX, SEARCHED_MAX = 500, 400
-"""Modules of programs that zygotes are told of, and how many there may be for another one to come from the imports of
-tasks: what functions are in has room of its own."""
+PREPARED_MAX = 500
+"""Modules of programs that zygotes are told of."""
 SERVED_SECONDS = 1.0
 """A zygote that was ready for as long is replaced at once."""
 

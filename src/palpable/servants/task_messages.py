@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from palpable._core import events
 from palpable._wire.messages import ProcessExit, TaskEnded, TaskProgressed, TaskReturned, TaskSaid
+from palpable._zygote.prepared_modules import MAX_BY_SEARCH
 from palpable.servants.delivery import Peer
 from palpable.servants.intake import HAVE_LARGE_ANSWERS
 from palpable.servants.output_store import empty_spool, set_aside_spool, spool_size
 from palpable.servants.process_link import ProcessLink
-from palpable.servants.process_pool import SEARCHED_MAX
 
 if TYPE_CHECKING:
     from palpable.servants.manager import Manager
@@ -69,7 +69,7 @@ class TaskMessages:
                 if message.imported:
                     self._manager.pool.learn(message.imported)
                 if message.searched:
-                    self._manager.pool.prepare(message.searched, SEARCHED_MAX)
+                    self._manager.pool.prepare(message.searched, MAX_BY_SEARCH)
                 continue
             if endings:  # what it asks for next concerns the task after these
                 self._manager.handle(events.TasksEnded(link.runner_id, endings))

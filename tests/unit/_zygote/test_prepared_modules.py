@@ -385,7 +385,7 @@ def test_what_was_searched_for_is_said_once_and_not_if_it_is_known_to_be_unfit(
     for number in range(2 * MAX_SEARCHED):
         finder.note_searched(f"pf_{number}", "")
     assert len(finder.take_searched()) == MAX_SEARCHED
-    monkeypatch.setattr(prepared_modules, "MAX_PREPARED", 1)
+    monkeypatch.setattr(prepared_modules, "MAX_BY_SEARCH", 1)
     finder.note_searched("pf_new", "")
     assert finder.take_searched() == [], "there is no room for it"
 
