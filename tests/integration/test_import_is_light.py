@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+LEAN = "from palpable._wire.lean_msgspec import import_msgspec; import_msgspec()"
+
 
 def loaded_by(statement: str) -> set[str]:
     """The modules that the statement loads in a new interpreter, beyond those of an empty one."""
@@ -42,3 +44,18 @@ def test_a_zygote_loads_no_server_no_heavy_module_and_nothing_for_asyncio() -> N
     heavy |= {"numpy", "psutil", "rich", "uvloop", "hmac", "tempfile", "shutil", "random", "sqlite3", "json"}
     assert not loaded & heavy
     assert not {name for name in loaded if name.startswith(("palpable.servants", "palpable._core", "palpable._cli"))}
+
+
+def test_a_client_on_this_machine_loads_no_tls() -> None:
+    loaded = loaded_by("from palpable import Client; import palpable._connection.dialing")
+    assert not loaded & {"ssl", "_ssl", "asyncio", "psutil"}
+
+
+def test_a_server_process_loads_what_few_calls_need_no_sooner_than_they_do() -> None:
+    loaded = loaded_by(f"{LEAN}; import palpable.servants.server_process")
+    assert "msgspec" in loaded and not loaded & {"psutil", "shutil", "bz2", "lzma", "typing_extensions"}
+
+
+def test_what_is_kept_from_msgspec_can_be_imported_later() -> None:
+    loaded = loaded_by(f"{LEAN}; import typing_extensions; import_msgspec()")
+    assert {"msgspec", "typing_extensions"} <= loaded

@@ -19,7 +19,7 @@ from palpable._connection.inside import identity
 from palpable._connection.opening import CONNECT_SECONDS, unreachable
 from palpable._connection.outbox import Outbox
 from palpable._connection.pending import Pending
-from palpable._connection.tls_opening import certificates_in, tls_unreachable
+from palpable._connection.tls_opening import certificates_in, tls_unreachable, trusting_anyone
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
 from palpable._wire.handshake import HANDSHAKE_LIMIT_BYTES, ClientHandshake, HandshakeToClient
 from palpable._wire.messages import ServerAnswer
@@ -207,9 +207,7 @@ async def open_link(address: Address, authkey: bytes, tls: Tls = None) -> AsyncL
     """Return a link to the server at `address`, proven, as `dialing.prove` does."""
     if isinstance(tls, str | os.PathLike):
         pinned = certificates_in(tls)
-        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-        link = await _open(address, authkey, anyone, pinned=pinned)
+        link = await _open(address, authkey, trusting_anyone(), pinned=pinned)
         if link is not None:
             return link
         tls = ssl.create_default_context(cafile=os.fspath(tls))

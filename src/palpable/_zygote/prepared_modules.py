@@ -46,7 +46,7 @@ MAX_PREPARED, MAX_BY_SEARCH = 600, 400
 """Modules that are ready, and how many there may be for another one to come from the imports of tasks: what functions
 are in has room of its own. Each makes every fork a little dearer."""
 MAX_SOURCE_BYTES = 1 << 18
-"""To compile as much takes a third of a second."""
+"""To compile as much takes a tenth of a second here."""
 MAX_SEARCHED, MAX_NAME = 100, 255
 """Names that a task says at once, and the length of one."""
 
@@ -164,10 +164,10 @@ class PreparedModules:
             return False
         # What the import system has seen in the folders is forgotten: if a folder is changed twice in one tick of the
         # file system's clock, it takes it for unchanged, and a task is to know of no more than it has looked for.
-        for folder, _, _ in folders:
-            finder = sys.path_importer_cache.get(folder)
-            if finder is not None and not (folder + sep).startswith(self._installed):
-                finder.invalidate_caches()  # type: ignore[attr-defined]
+        for folder in path:
+            finder = sys.path_importer_cache.get(folder or getcwd())
+            if type(finder) is FileFinder and not (folder + sep).startswith(self._installed):
+                finder.invalidate_caches()
         is_package = spec.submodule_search_locations is not None
         cwd = getcwd() if "" in path else ""
         self._ready[name] = _Prepared(

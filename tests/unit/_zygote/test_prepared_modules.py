@@ -218,8 +218,10 @@ def test_what_a_task_puts_in_the_place_of_calls_to_the_system_is_not_called(
     assert not stat.called and not getcwd.called and not exists.called
 
 
-def test_what_the_import_system_has_seen_is_forgotten(folder: Path, finder: PreparedModules) -> None:
-    (folder / "pm_first.py").write_text("VALUE = 1\n")
+@pytest.mark.parametrize("first", ["pm_first.py", "pm_first/__init__.py"])
+def test_what_the_import_system_has_seen_is_forgotten(folder: Path, finder: PreparedModules, first: str) -> None:
+    (folder / first).parent.mkdir(exist_ok=True)
+    (folder / first).write_text("VALUE = 1\n")
     prepare(finder, "pm_first")
     before = folder.stat()
     (folder / "pm_second.py").write_text("VALUE = 2\n")
