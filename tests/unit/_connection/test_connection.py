@@ -59,7 +59,7 @@ def test_a_submit_that_nobody_waits_for_leaves_all_the_same(fake_server: FakeSer
 def test_results_are_acknowledged_though_nothing_else_is_sent(fake_server: FakeServer, fake_client: Client) -> None:
     fake_client.run(double, 1)
     wait_until(lambda: fake_server.received_of(ResultsReceived))
-    assert not fake_server.reports
+    wait_until(lambda: not fake_server.reports)
 
 
 def test_futures_are_done_without_anybody_waiting_in_a_call(fake_client: Client) -> None:
@@ -420,8 +420,8 @@ def test_inside_a_task_a_wait_that_times_out_is_told_and_the_thread_goes_on(
     future = fake_client.submit(double, 3)
     with pytest.raises(TimeoutError):
         future.result(timeout=0.05)
-    (wait,) = fake_server.received_of(BeginWait)
-    wait_until(lambda: [end.wait_id for end in fake_server.received_of(EndWait)] == [wait.wait_id])
+    (end,) = wait_until(lambda: fake_server.received_of(EndWait))
+    assert [wait.wait_id for wait in fake_server.received_of(BeginWait)] == [end.wait_id]
 
 
 @pytest.mark.usefixtures("inside_task")

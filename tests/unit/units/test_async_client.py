@@ -532,6 +532,7 @@ def test_inside_a_task_a_client_of_another_server_is_one_like_all_and_connects_a
         fake_server.hold()
         waiting = asyncio.create_task(client.map(double, [1, 2]))
         await _until(lambda: fake_server.received_of(SubmitTasks))
+        await client.get_status()  # answered after the tasks were accepted; else they are submitted again
         fake_server.drop_connections()
         await _until(lambda: fake_server.received_of(WatchResults))
         fake_server.release()
@@ -573,6 +574,7 @@ def test_what_is_awaited_arrives_over_the_next_connection(fake_server: FakeServe
         fake_server.hold()
         future = await client.submit(double, 1)
         await _until(lambda: fake_server.received_of(SubmitTasks))
+        await client.get_status()  # answered after the tasks were accepted; else they are submitted again
         fake_server.drop_connections()
         await _until(lambda: fake_server.received_of(WatchResults))
         fake_server.release()
@@ -602,7 +604,7 @@ def test_a_durable_server_that_is_away_is_waited_for(durable_server: FakeServer)
     async def work(client: AsyncClient) -> None:
         durable_server.hold()
         future = await client.submit(double, 1)
-        await _until(lambda: durable_server.received_of(SubmitTasks))
+        await client.get_status()  # answered after the task was accepted
         durable_server.close()
         waiting = asyncio.ensure_future(client.run(double, 5))
         await asyncio.sleep(0)
@@ -623,7 +625,7 @@ def test_closing_while_the_server_is_away_leaves_nothing_behind(durable_server: 
         client = AsyncClient(durable_server.address, None, b"key")
         durable_server.hold()
         future = await client.submit(double, 1)
-        await _until(lambda: durable_server.received_of(SubmitTasks))
+        await client.get_status()  # answered after the task was accepted
         durable_server.close()
         await asyncio.sleep(0)
         await client.close()
@@ -639,7 +641,7 @@ def test_a_loop_that_ends_while_the_server_is_away_ends(durable_server: FakeServ
         client = AsyncClient(durable_server.address, None, b"key")
         durable_server.hold()
         await client.submit(double, 1)
-        await _until(lambda: durable_server.received_of(SubmitTasks))
+        await client.get_status()  # answered after the task was accepted
         durable_server.close()
         await _until(
             lambda: client._shared.connection is not None and client._shared.connection._reconnecting is not None
