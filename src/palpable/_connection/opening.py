@@ -108,8 +108,9 @@ def unreachable(address: Address, error: OSError) -> ServerUnreachable:
         why = f"there is no socket file {address.path}. {_how_to_start(address)}, or check the path."
     elif isinstance(error, ConnectionRefusedError):
         why = f"nobody listens there. {_how_to_start(address)}, or check the address."
-    elif isinstance(error, TimeoutError):
-        why = f"no answer ({error}). Is the machine on, and the port open in its firewall?"
+    elif isinstance(error, TimeoutError | BlockingIOError):  # the latter: no room in the queue of a Unix socket
+        why = f"no answer within {CONNECT_SECONDS:g} s. Is the server stopped, or too busy"
+        why += "?" if address.path else ", or the machine off, or its port closed by a firewall?"
     elif isinstance(error, PermissionError):
         why = "this user may not open the socket. The server must run as the same user, or listen on TCP."
     elif isinstance(error, socket.gaierror):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gc
 import itertools
@@ -16,6 +17,7 @@ from types import FrameType
 import pytest
 
 from palpable import Client
+from palpable._connection import async_link, dialing, opening
 from palpable._connection.address import Address
 from palpable._connection.dialing import prove
 from palpable._connection.opening import open_socket, unreachable
@@ -127,3 +129,25 @@ def descriptors_of(path: Path) -> list[str]:
         except FileNotFoundError:  # listed, and closed since
             pass
     return found
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_time_that_was_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (opening, dialing, async_link):
+        monkeypatch.setattr(module, "CONNECT_SECONDS", 1.0)
+    address = Address(path=str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(address.path)
+        silent.listen(1)
+        said = rf"no server at unix://{address.path}: no answer within 1 s\. Is the server stopped, or too busy\?"
+        with pytest.raises(ServerUnreachable, match=said):
+            prove(address, b"key")
+        with pytest.raises(ServerUnreachable, match=said):
+            asyncio.run(async_link.open_link(address, b"key"))
+        # The queue is full now: these are not even connected.
+        with pytest.raises(ServerUnreachable, match=said):
+            prove(address, b"key")
+        with pytest.raises(ServerUnreachable, match=said):
+            asyncio.run(async_link.open_link(address, b"key"))
+    assert "firewall" in str(unreachable(Address(host="host", port=80), TimeoutError()))
