@@ -318,6 +318,55 @@ def test_classes_enums_and_exceptions_of_a_script_come_back_as_its_own(tmp_path:
     assert run_script(tmp_path, MAIN_CLASSES) == "done\n"
 
 
+MAIN_BY_NAME = """
+    import concurrent.futures
+    import multiprocessing
+    import pickle
+    from palpable import Server
+
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+    def point(x):
+        return Point(x * x)
+
+    def in_a_pool(count):
+        with multiprocessing.Pool(2) as pool:
+            return pool.map(point, range(count))
+
+    def in_an_executor(count):
+        with concurrent.futures.ProcessPoolExecutor(2) as executor:
+            return list(executor.map(point, range(count)))
+
+    def in_spawned_processes(count):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.map(point, range(count))
+
+    def saved_and_read(count):
+        return pickle.loads(pickle.dumps([point(x) for x in range(count)]))
+
+    if __name__ == "__main__":
+        with Server(num_workers=1) as server, server.client() as client:
+            for isolation in "task", "worker":
+                options = client.options(isolation=isolation)
+                for function in (in_a_pool, in_an_executor, saved_and_read, in_a_pool):
+                    points = options.run(function, 4)
+                    assert [(type(one), one.x) for one in points] == [(Point, x * x) for x in range(4)], function
+                try:
+                    options.run(in_spawned_processes, 1)
+                except pickle.PicklingError as error:
+                    assert "point" in str(error)
+                else:
+                    raise AssertionError("no error")
+        print("done")
+"""
+
+
+def test_what_is_of_a_script_is_found_by_its_name_in_pools_and_pickles_of_its_tasks(tmp_path: Path) -> None:
+    assert run_script(tmp_path, MAIN_BY_NAME) == "done\n"
+
+
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     source = """
         from palpable import Server

@@ -5,6 +5,7 @@ Prior art: cloudpickle, which does nearly all of it. Added here:
 * the things of `extra_reducers`;
 * classes that are defined inside others or in functions keep their qualified name;
 * classes with `__slots__` have slots again, where cloudpickle gives their instances a dict;
+* in a task what is of the caller's `__main__` can be found in `__main__`;
 * the globals that a class statement inside a function reads in its body;
 * a dispatch table that is one dict: a look-up for every object in cloudpickle's `ChainMap` is slow.
 
@@ -27,6 +28,7 @@ from cloudpickle import cloudpickle
 
 from palpable._wire.class_versions import version_of
 from palpable._wire.extra_reducers import REDUCERS, reduce_dispatcher
+from palpable._wire.main_module import set_class, set_function
 
 PROTOCOL = 5
 
@@ -81,6 +83,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         reduced = super().reducer_override(held)
         if type(reduced) is not tuple or reduced[0] not in CLASS_MAKERS:
             return reduced
+        reduced = (*reduced[:-1], set_class)
         if version := version_of(held):
             make, (*args, _), *rest = reduced  # the last argument is for uses like this one, and is not looked at
             reduced = (make, (*args, {"version": version}), *rest)
@@ -98,7 +101,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         for name in _names_in_class_bodies(function.__code__):
             if name in function.__globals__:
                 held[name] = function.__globals__[name]
-        return reduced
+        return *reduced[:-1], set_function
 
 
 def _with_qualname(held: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ from typing import Any
 
 from cloudpickle import cloudpickle
 
+from palpable._wire.main_module import bring
+
 
 def _is_importable(thing: Any) -> bool:
     found = cloudpickle._lookup_module_and_qualname(thing)
@@ -27,8 +29,9 @@ def _is_importable(thing: Any) -> bool:
 
 # --- functools --------------------------------------------------------------------------------------------------
 
-_SET_BY_WRAPPERS = frozenset({"__wrapped__", "cache_parameters", "register", "dispatch", "registry", "_clear_cache"})
-_SET_BY_WRAPPERS |= {*functools.WRAPPER_ASSIGNMENTS, "cache_clear"}
+_SET_BY_WRAPPERS = frozenset(
+    {"__wrapped__", "cache_parameters", "cache_clear", "register", "dispatch", "registry", "_clear_cache"}
+)
 
 
 def _own_attributes(wrapper: Any) -> dict[str, Any]:
@@ -42,8 +45,10 @@ def _reduce_cached(wrapper: Any) -> Any:
 
 
 def _make_cached(function: Callable[..., Any], parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    # Of a function that calls itself not even the name is set yet, so the attributes that are taken from it come too.
     wrapper = functools.lru_cache(**parameters)(function)
     wrapper.__dict__.update(attributes)
+    bring(wrapper)
     return wrapper
 
 

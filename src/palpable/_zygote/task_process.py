@@ -38,6 +38,7 @@ from palpable._connection import inside
 from palpable._wire.chunk_failure import dumps_chunk_failure
 from palpable._wire.error_names import names_of_bases
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.main_module import bring, bring_all
 from palpable._wire.messages import RunTasks, TaskEnded, TaskOrder, TaskSaid, ToTaskProcess
 from palpable._wire.payload import MODULE_NOT_FOUND, dumps_exception, dumps_result, loads
 from palpable._zygote import output
@@ -95,6 +96,8 @@ class TaskProcess:
         self.heard = 0
         """How many of them the server is known to have received (see `returns`)."""
         self.functions: OrderedDict[str, Any] = OrderedDict()
+        self._brought: dict[str, tuple[Any, ...]] = {}
+        """For each of them what of its caller's `__main__` came with it."""
         self._pickled_functions: dict[str, bytes] = {}
         self._chunk: Any = iter(())
         """Those params of the running chunk that are still to come."""
@@ -275,12 +278,16 @@ class TaskProcess:
         if key in functions:
             if len(functions) > 1:
                 functions.move_to_end(key)
+                for thing in self._brought[key]:
+                    bring(thing)
             return functions[key]
         if key not in self._pickled_functions:
             raise RuntimeError("the server has lost the function of this task. Is its store damaged? Its log says more")
-        function = functions[key] = loads(self._pickled_functions[key])
+        function, self._brought[key] = bring_all(self._pickled_functions[key], loads)
+        functions[key] = function
         if len(functions) > MAX_FUNCTIONS:
-            functions.popitem(last=False)
+            forgotten, _ = functions.popitem(last=False)
+            del self._brought[forgotten]
         return function
 
     def failure(self, task_id: str, error: BaseException, done: list[Any] | None = None) -> TaskEnded:

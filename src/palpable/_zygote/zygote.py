@@ -24,6 +24,7 @@ from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any, NoReturn
 
 from palpable._wire.framing import FrameError, FrameReader, encode_frame
+from palpable._wire.main_module import TaskMain
 from palpable._wire.messages import (
     EndProcess,
     KeepAlive,
@@ -91,7 +92,7 @@ class Zygote:
         os_calls.unbuffer_c_stdout()
         fork_hooks.keep_native_id_true()
         sys.meta_path.insert(0, self._clock)
-        sys.modules["__main__"] = type(sys)("__main__")
+        sys.modules["__main__"] = TaskMain()
         self._child_signal = os_calls.ChildSignal()
         self._poll = select.poll()
         self._poll.register(self._control, select.POLLIN)
