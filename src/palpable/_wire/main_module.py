@@ -57,7 +57,7 @@ def bring(thing: Any) -> None:
     """Let a function or class that came by value be found by its name, if it is of `__main__`, and this is a task."""
     if getattr(thing, "__module__", None) != MAIN or type(sys.modules.get(MAIN)) is not TaskMain:
         return
-    name = thing.__qualname__
+    name = getattr(thing, "__qualname__", "")  # what is cached may be an instance, which has none
     if not name.isidentifier():  # it is found in what it is defined in, or by no name
         return
     # Of a function and its decorated form the latter has the name, whichever comes first; and of two such forms the

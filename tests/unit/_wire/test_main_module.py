@@ -44,8 +44,14 @@ CALLERS = """
         "Of Fibonacci."
         return n if n < 2 else fib(n - 1) + fib(n - 2)
 
+    class Caller:
+        def __call__(self, x):
+            return -x
+
+    cached = functools.lru_cache(Caller())
+
     def everything():
-        return Point, square, half, fib, lambda: 1
+        return Point, square, half, fib, lambda: cached(1)
 
     def other():
         return square
@@ -84,6 +90,7 @@ def test_what_came_with_a_function_can_be_pickled_by_its_name(callers: dict[str,
 
 def test_what_has_no_name_there_is_not_found(callers: dict[str, Any], task_main: TaskMain) -> None:
     *_, unnamed = loads(dumps_function(callers["everything"]).data)()
+    assert unnamed() == -1
     with pytest.raises((pickle.PicklingError, AttributeError)):  # which of them depends on the version of Python
         pickle.dumps(unnamed)
     with pytest.raises(AttributeError, match="module '__main__' has no attribute 'nothing'"):
