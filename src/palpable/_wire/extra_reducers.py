@@ -80,6 +80,7 @@ def _set_dispatcher(dispatcher: Any, state: tuple[dict[Any, Any], dict[str, Any]
         if kind is not object:
             dispatcher.register(kind, function)
     dispatcher.__dict__.update(attributes)
+    bring(dispatcher)
 
 
 # --- typing -----------------------------------------------------------------------------------------------------

@@ -44,6 +44,12 @@ CALLERS = """
         "Of Fibonacci."
         return n if n < 2 else fib(n - 1) + fib(n - 2)
 
+    @functools.singledispatch
+    def kind(x):
+        return "other"
+
+    kind.register(int, lambda x: "int")
+
     class Caller:
         def __call__(self, x):
             return -x
@@ -51,7 +57,7 @@ CALLERS = """
     cached = functools.lru_cache(Caller())
 
     def everything():
-        return Point, square, half, fib, lambda: cached(1)
+        return Point, square, half, fib, kind, lambda: cached(1)
 
     def other():
         return square
@@ -77,12 +83,13 @@ def task_main(monkeypatch: pytest.MonkeyPatch) -> TaskMain:
 
 @pytest.mark.usefixtures("task_main")
 def test_what_came_with_a_function_can_be_pickled_by_its_name(callers: dict[str, Any]) -> None:
-    point_class, square, half, fib, _ = things = loads(dumps_function(callers["everything"]).data)()
+    point_class, square, half, fib, kind, _ = things = loads(dumps_function(callers["everything"]).data)()
     # A class is known here, by its id.
-    assert [thing is callers[thing.__name__] for thing in things[:-1]] == [True, False, False, False]
-    for thing in (point_class, square, half, fib, point_class.Part):
+    assert [thing is callers[thing.__name__] for thing in things[:-1]] == [True] + [False] * 4
+    for thing in (point_class, square, half, fib, kind, point_class.Part):
         assert pickle.loads(pickle.dumps(thing)) is thing
     assert pickle.loads(pickle.dumps(point_class(3))).x == 3
+    assert kind(1) + kind("") == "intother"
     assert (fib.__module__, fib.__doc__) == ("__main__", "Of Fibonacci.")
     assert fib.__annotations__ == callers["fib"].__annotations__
     assert (half(4), fib(20)) == (callers["half"](4), 6765)
