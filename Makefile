@@ -3,6 +3,7 @@
 #   make demo    the main job on real input: a census of Python's own standard library, a process per file
 #   make test    lint, types, docs, the whole test suite, then its quick part on the other Pythons of this machine
 #   make storm   500 kills of server, zygotes, tasks and clients, and a check of what everybody was told
+#   make slowed  the tests of clients with one step after the other slowed: what depends on chance fails then
 #   make docs    the user guide and reference, in build/docs/index.html
 #   make check   lint and types only          make bench   Palpable beside its peers (takes long)
 
@@ -16,11 +17,12 @@ PYTEST_ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
 BENCH_ARGS ?=
 STORM_ARGS ?=
+SLOWED_ARGS ?=
 
 # Without its bytecode, every process of a checkout compiles what it imports: a server then takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-quick lint types format check docs bench storm clean
+.PHONY: demo test test-quick lint types format check docs bench storm slowed clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/stdlib_census.py
@@ -57,6 +59,10 @@ docs: $(VENV)/.docs
 # Ends within an hour. The seed is printed; with it the same faults come again: make storm STORM_ARGS="--seed 7 --kills 50"
 storm: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m stress.storm --report ../benchmarks/results/storm.md $(STORM_ARGS)
+
+# Takes about eight minutes. A part of the name of a step runs that one: make slowed SLOWED_ARGS="dials again"
+slowed: $(VENV)/.test
+	cd tests && ../$(BIN)/python -m stress.slowed $(if $(SLOWED_ARGS),"$(SLOWED_ARGS)")
 
 # Makes environments of its own: .venv-bench for us and our peers, .venv-original for the first Palpable.
 bench:

@@ -280,6 +280,7 @@ def test_a_fork_in_the_middle_of_calls_never_deadlocks_the_child(fake_client: Cl
 # --- interrupts ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.speed
 def test_interrupts_at_any_moment_lose_nothing(fake_client: Client) -> None:
     """Ctrl-C, again and again, into the thread that mostly reads for the others."""
     is_over, wrong = threading.Event(), list[Any]()

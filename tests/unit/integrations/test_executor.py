@@ -212,6 +212,7 @@ def test_asyncio_runs_in_it(executor: Executor) -> None:
     assert asyncio.run(main()) == list(range(0, 40, 2))
 
 
+@pytest.mark.speed
 def test_a_future_reaches_its_callbacks_soon(executor: Executor) -> None:
     executor.submit(double, 1).result(timeout=10)
     times = []
