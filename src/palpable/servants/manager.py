@@ -294,6 +294,7 @@ class Manager(Servant):
         is_told = isinstance(error, StoreBroken)  # else it is a bug, and the place it comes from belongs to the reason
         what = error if is_told else repr(error)
         logger.critical("the store can't be written, so the server ends: %s", what, exc_info=None if is_told else error)
+        self.queue.give_up_saving()
         self._on_broken(error)
 
     def _on_taken(self, task_ids: list[str]) -> None:

@@ -70,6 +70,7 @@ class OrderQueue:
         self._runners: dict[int, _Lane] = {}
         """By runner id; only lanes in which something waits."""
         self._released = 0
+        self._is_hopeless = False
         self._is_carrying_out = False
 
     def enter(self, effects: list[effect.Effect], first: effect.Effect | None = None) -> None:
@@ -107,14 +108,28 @@ class OrderQueue:
             self._due.append(order)
 
     def _enter_for_runner(self, order: Any, committed: int) -> None:
-        number = max(task.saved_in for task in order.tasks) if type(order) is effect.SendTasks else 0
+        is_handing_over = type(order) is effect.SendTasks
+        number = max(task.saved_in for task in order.tasks) if is_handing_over else 0
         lane = self._runners.get(order.runner_id)
-        if lane is not None:
+        if self._is_hopeless and not is_handing_over:
+            self._due.append(order)
+        elif lane is not None:
             lane.append((number, order))
         elif number > committed:
             self._runners[order.runner_id] = deque([(number, order)])
         else:
             self._due.append(order)
+
+    def give_up_saving(self) -> None:
+        """Nothing will be on disk any more: carry out what else runners are ordered than tasks that wait for that.
+
+        Else a runner would not be killed that was to be handed a task before.
+        """
+        self._is_hopeless = True
+        for runner_id, lane in self._runners.items():
+            self._due.extend(order for _, order in lane if type(order) is not effect.SendTasks)
+            self._runners[runner_id] = deque(entry for entry in lane if type(entry[1]) is effect.SendTasks)
+        self.carry_out_due()
 
     def carry_out_due(self) -> None:
         """Carry out everything whose batch is on disk."""

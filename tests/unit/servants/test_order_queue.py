@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from palpable._core import effects as effect
+from palpable._core.task_policy import TaskPolicy
 from palpable._core.task_record import TaskRecord
 from palpable.servants.order_queue import Accept, OrderQueue
 
@@ -50,3 +51,18 @@ def test_what_somebody_else_has_submitted_too_is_not_refused() -> None:
     queue.enter([], first=Accept(Peer(), 2, [], ["a"]))
     queue.enter([], first=Accept(Peer(), 3, ["b"], []))
     assert [order.request_id for order in queue.take_refusable(lambda task_id: True)] == [3]
+
+
+def test_when_the_store_is_broken_runners_are_killed_and_handed_nothing_more() -> None:
+    done: list[effect.Effect] = []
+    queue = OrderQueue(defaultdict(lambda: done.append), lambda: None)
+    queue.journal = Disk()
+    task = TaskRecord("a", None, "f", "", TaskPolicy(), "task", 1, 0.0)
+    task.saved_in = 1
+    handing_over, kill = effect.SendTasks(7, [task]), effect.KillRunner(7, False)
+    queue.enter([handing_over, kill])
+    assert not done and queue.held_tasks(7) == 1
+    queue.give_up_saving()
+    assert done == [kill] and queue.held_tasks(7) == 1
+    queue.enter([handing_over, kill])
+    assert done == [kill, kill] and queue.held_tasks(7) == 2
