@@ -19,6 +19,7 @@ import time
 from _socket import SCM_RIGHTS, SOL_SOCKET, socket, socketpair  # without the enums of `socket`: cheaper
 from collections import deque
 from collections.abc import Callable, Set
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any, NoReturn
@@ -223,7 +224,8 @@ class Zygote:
             try:
                 forked.append(self._fork())
             except OSError as error:
-                print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
+                with suppress(OSError):  # perhaps nobody reads that any more
+                    print(f"palpable: no new process can be forked now: {error}", file=sys.stderr)
                 self._books.fork_again_at = time.monotonic() + FORK_RETRY_SECONDS
                 break
         if not forked:

@@ -347,10 +347,13 @@ class ProcessPool:
             self._next_generation.remove(zygote)
             self._ready_next.discard(zygote)
             self._replace_generation()  # the others may have waited for this one alone
+        was_retired = zygote in self._retired
         self._retired.discard(zygote)
         for link in links.values():
             self._on_exited(link, None)
         del self._links[zygote]
+        if was_retired:
+            self._share_out()  # those that serve had left room for its busy processes
         if was_wanted and not self._is_closing:
             logger.error("zygote %s died; it is replaced, its %d tasks are reported", zygote.pid, len(links))
             self._on_failed_start(f"{START_TRIES} ended before one was ready")

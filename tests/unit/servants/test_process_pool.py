@@ -6,6 +6,7 @@ import asyncio
 import errno
 import math
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -270,3 +271,20 @@ def test_a_task_that_imports_ever_new_modules_does_not_fill_the_zygotes(pool: Pr
         assert zygote.prepared == [["one", "two", "three"], ["one"], ["module_of_a_function"]]
 
     asyncio.run(run())
+
+
+def test_where_a_retired_zygote_dies_those_that_serve_make_up_for_its_busy_processes(pool: ProcessPool) -> None:
+    async def scenario() -> None:
+        pool.keep_alive(2)
+        first, second = await _begin_to_renew(pool)
+        link: Any = SimpleNamespace(bind=lambda *_: None)
+        pool.acquire(link)
+        pool._on_forked(first[0], [(1, SimpleNamespace(close=lambda: None), "")])
+        for zygote in second:
+            zygote.ready()
+        assert first[0] in pool._retired and sum(zygote.count for zygote in second) == 1
+        first[0].on_died()
+        assert sum(zygote.count for zygote in second) == 2
+        pool.close()
+
+    asyncio.run(scenario())
