@@ -343,8 +343,11 @@ MAIN_BY_NAME = """
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             return pool.map(point, range(count))
 
+    def saved(count):
+        return pickle.dumps([point(x) for x in range(count)])
+
     def saved_and_read(count):
-        return pickle.loads(pickle.dumps([point(x) for x in range(count)]))
+        return pickle.loads(saved(count))
 
     if __name__ == "__main__":
         with Server(num_workers=1) as server, server.client() as client:
@@ -353,6 +356,7 @@ MAIN_BY_NAME = """
                 for function in (in_a_pool, in_an_executor, saved_and_read, in_a_pool):
                     points = options.run(function, 4)
                     assert [(type(one), one.x) for one in points] == [(Point, x * x) for x in range(4)], function
+                assert [one.x for one in pickle.loads(options.run(saved, 3))] == [0, 1, 4]
                 try:
                     options.run(in_spawned_processes, 1)
                 except pickle.PicklingError as error:

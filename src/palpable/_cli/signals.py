@@ -13,6 +13,7 @@ SIGNALLED = 128
 NUDGE = signal.SIGURG
 """Ignored by who does not handle it, so that one that comes late does no harm."""
 NUDGES_AFTER_SECONDS = (0.05, 0.2, 1.0)
+"""Each after the one before. Several, since a thread may be kept from its system call for longer than the first."""
 
 
 @contextmanager

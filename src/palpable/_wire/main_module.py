@@ -29,7 +29,9 @@ from cloudpickle import cloudpickle
 MAIN = "__main__"
 
 _brought: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+"""By name, what is found in `__main__`."""
 _loading: list[Any] | None = None
+"""What `bring_all` has brought so far, while it loads."""
 
 
 class TaskMain(ModuleType):

@@ -6,6 +6,7 @@ python -m stress.storm --seed 7 --kills 500
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import random
 import secrets
 import shutil
@@ -40,6 +41,7 @@ def main() -> int:
     arguments = parser.parse_args()
     over = arguments.over or random.Random(arguments.seed).choice(KINDS)
     print(f"storm with seed {arguments.seed}, over {over}", flush=True)
+    faulthandler.register(signal.SIGUSR1)  # where it is, for who waits for it in vain
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that what was started is ended
     folder = _make_folder(arguments.folder)
     storm = Storm(

@@ -138,18 +138,19 @@ def test_of_two_functions_each_finds_what_it_brought_when_it_is_used_again(calle
 
 
 @pytest.mark.usefixtures("task_main")
-def test_while_there_are_processes_that_find_nothing_it_is_refused(callers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "loky"])
+def test_while_there_are_processes_that_find_nothing_it_is_refused(callers: dict[str, Any], method: str) -> None:
     _, square, *_ = loads(dumps_function(callers["everything"]).data)()
     children: set[Any] = multiprocessing.process._children  # type: ignore[attr-defined]
-    forked, spawned, ended = _Child("fork"), _Child("spawn"), _Child(None)
+    forked, unforked, ended = _Child("fork"), _Child(method), _Child(None)
     try:
         children.update((forked, ended))
         assert pickle.loads(pickle.dumps(square)) is square
-        children.add(spawned)
+        children.add(unforked)
         with pytest.raises(pickle.PicklingError, match="attribute lookup square on __main__ failed"):
             pickle.dumps(square)
     finally:
-        children.difference_update((forked, spawned, ended))
+        children.difference_update((forked, unforked, ended))
 
 
 class _Child:
