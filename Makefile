@@ -60,7 +60,7 @@ docs: $(VENV)/.docs
 storm: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m stress.storm --report ../benchmarks/results/storm.md $(STORM_ARGS)
 
-# Takes about eight minutes. A part of the name of a step runs that one: make slowed SLOWED_ARGS="dials again"
+# Takes six minutes here. A part of the name of a step runs that one: make slowed SLOWED_ARGS="dials again"
 slowed: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m stress.slowed $(if $(SLOWED_ARGS),"$(SLOWED_ARGS)")
 
